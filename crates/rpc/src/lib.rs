@@ -1,0 +1,91 @@
+//! The internal gRPC interfaces of Poste: the code generated from `proto/poste`, and what every client and
+//! server of them does alike.
+//!
+//! [`archive`] and [`gateway`] hold the messages, with constructors that set the message limits.
+//! [`server::Server`] serves them on a bound listener with health, reflection and a graceful stop;
+//! [`client::Target`] is where a client calls. Plaintext HTTP/2; TLS is not part of this crate yet.
+
+pub mod client;
+pub mod server;
+
+/// The largest message that a client or server of Poste sends or takes, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// The encoded descriptor set of all interfaces: what reflection answers from.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The mailserver archive, package `poste.archive`.
+pub mod archive {
+    use tonic::transport::Channel;
+
+    use crate::MAX_MESSAGE_BYTES;
+
+    /// Package `poste.archive.v1`, generated.
+    #[allow(missing_docs, missing_debug_implementations, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("poste.archive.v1");
+    }
+
+    /// An archive as a gRPC service, with the message limits of this house.
+    pub fn server<T: v1::archive_service_server::ArchiveService>(
+        archive: T,
+    ) -> v1::archive_service_server::ArchiveServiceServer<T> {
+        v1::archive_service_server::ArchiveServiceServer::new(archive)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A client of an archive, with the message limits of this house.
+    pub fn client(channel: Channel) -> v1::archive_service_client::ArchiveServiceClient<Channel> {
+        v1::archive_service_client::ArchiveServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+/// The Waku gateway, package `poste.gateway`.
+pub mod gateway {
+    use tonic::transport::Channel;
+
+    use crate::MAX_MESSAGE_BYTES;
+
+    /// Package `poste.gateway.v1`, generated.
+    #[allow(missing_docs, missing_debug_implementations, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("poste.gateway.v1");
+    }
+
+    /// A gateway as a gRPC service, with the message limits of this house.
+    pub fn server<T: v1::gateway_service_server::GatewayService>(
+        gateway: T,
+    ) -> v1::gateway_service_server::GatewayServiceServer<T> {
+        v1::gateway_service_server::GatewayServiceServer::new(gateway)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A gateway's administration as a gRPC service; it belongs on a listener of its own.
+    pub fn admin_server<T: v1::gateway_admin_service_server::GatewayAdminService>(
+        admin: T,
+    ) -> v1::gateway_admin_service_server::GatewayAdminServiceServer<T> {
+        v1::gateway_admin_service_server::GatewayAdminServiceServer::new(admin)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A client of a gateway, with the message limits of this house.
+    pub fn client(channel: Channel) -> v1::gateway_service_client::GatewayServiceClient<Channel> {
+        v1::gateway_service_client::GatewayServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A client of a gateway's administration.
+    pub fn admin_client(
+        channel: Channel,
+    ) -> v1::gateway_admin_service_client::GatewayAdminServiceClient<Channel> {
+        v1::gateway_admin_service_client::GatewayAdminServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
