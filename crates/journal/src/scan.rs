@@ -1,0 +1,100 @@
+//! Reads a segment from end to end: every valid frame, and every stretch that holds none.
+
+use std::io;
+use std::ops::Range;
+
+use crate::disk::{DiskFile, read_exact_at};
+use crate::segment::{FRAME_HEADER_BYTES, HEADER_BYTES, SegmentKey};
+
+/// What a segment holds beside its frames.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// How many valid frames.
+    pub(crate) frames: u64,
+    /// Where the last valid frame ends (the end of the header when there is none).
+    pub(crate) end: u64,
+    /// Stretches without a valid frame, in order. One that reaches the end of the file may be a torn tail.
+    pub(crate) damaged: Vec<Range<u64>>,
+    /// True when the disk could not read some part: then nothing may be cut.
+    pub(crate) unreadable: bool,
+}
+
+/// Visits every valid frame behind the header as (offset, payload). `len` is the length of the file.
+pub(crate) fn scan(
+    file: &dyn DiskFile,
+    key: SegmentKey,
+    len: u64,
+    mut visit: impl FnMut(u64, &[u8]),
+) -> Scan {
+    let mut window = Window { file, len, start: 0, buffer: Vec::new(), unreadable: false };
+    let mut scan = Scan { frames: 0, end: HEADER_BYTES, damaged: Vec::new(), unreadable: false };
+    let mut offset = HEADER_BYTES;
+    while offset < len {
+        if let Some(payload) = window.frame(key, offset) {
+            visit(offset, payload);
+            offset += (FRAME_HEADER_BYTES + payload.len()) as u64;
+            scan.frames += 1;
+            scan.end = offset;
+        } else {
+            let next = (offset + 1..len).find(|&at| window.frame(key, at).is_some()).unwrap_or(len);
+            scan.damaged.push(offset..next);
+            offset = next;
+        }
+    }
+    scan.unreadable = window.unreadable;
+    scan
+}
+
+/// A moving window over a file, filled by big sequential reads.
+struct Window<'a> {
+    file: &'a dyn DiskFile,
+    len: u64,
+    /// Offset in the file of the buffer's first byte.
+    start: u64,
+    buffer: Vec<u8>,
+    unreadable: bool,
+}
+
+impl Window<'_> {
+    const READ_BYTES: u64 = 1024 * 1024;
+    const BLOCK_BYTES: usize = 4096;
+
+    /// The payload of the frame at `offset`, if a valid one stands there.
+    fn frame(&mut self, key: SegmentKey, offset: u64) -> Option<&[u8]> {
+        let body = offset + FRAME_HEADER_BYTES as u64;
+        let room = self.len.checked_sub(body)?;
+        let header = self.bytes(offset, FRAME_HEADER_BYTES);
+        let payload_bytes = key.payload_bytes(offset, header, room)? as usize;
+        let frame = self.bytes(offset, FRAME_HEADER_BYTES + payload_bytes);
+        let (header, payload) = frame.split_at(FRAME_HEADER_BYTES);
+        key.verifies(header, payload).then_some(payload)
+    }
+
+    /// `count` bytes at `offset`; the caller has checked that the file is long enough.
+    fn bytes(&mut self, offset: u64, count: usize) -> &[u8] {
+        let held = self.start + self.buffer.len() as u64;
+        if offset < self.start || offset + count as u64 > held {
+            self.fill(offset, count);
+        }
+        let at = (offset - self.start) as usize;
+        &self.buffer[at..at + count]
+    }
+
+    fn fill(&mut self, offset: u64, count: usize) {
+        let take = (count as u64).max(Self::READ_BYTES).min(self.len - offset);
+        self.start = offset;
+        self.buffer.resize(take as usize, 0);
+        if read_exact_at(self.file, &mut self.buffer, offset).is_ok() {
+            return;
+        }
+        // Some of it cannot be read: take what can, block by block, and treat the rest as damage.
+        for (index, block) in self.buffer.chunks_mut(Self::BLOCK_BYTES).enumerate() {
+            let result: io::Result<()> =
+                read_exact_at(self.file, block, offset + (index * Self::BLOCK_BYTES) as u64);
+            if result.is_err() {
+                block.fill(0);
+                self.unreadable = true;
+            }
+        }
+    }
+}
