@@ -1,0 +1,144 @@
+//! The stack of `docker-compose.yml` on a real Docker Engine, as a project of its own, removed when dropped.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+/// How often the engine is asked about health: docker-compose 1.29 cannot wait for it.
+const POLL: Duration = Duration::from_millis(200);
+
+const NEED_DOCKER: &str = "this test needs a Docker Engine and docker-compose; `scripts/test` installs them on Debian and \
+                           Ubuntu, and POSTE_SKIP=docker does without these tests";
+
+/// A compose project.
+#[derive(Debug)]
+pub struct Project {
+    name: String,
+    rlpx_port: u16,
+}
+
+impl Project {
+    /// Starts gateway and archive from the image that `scripts/images` made (`POSTE_IMAGE`, default `poste:dev`), with
+    /// RLPx published on a free port of 127.0.0.1.
+    pub fn up() -> Result<Self> {
+        let image = std::env::var("POSTE_IMAGE").unwrap_or_else(|_| "poste:dev".to_owned());
+        run(Command::new("docker").args(["image", "inspect", &image]))
+            .with_context(|| format!("no image {image}: make it by `scripts/images`; {NEED_DOCKER}"))?;
+        let name = format!("poste-test-{}", std::process::id());
+        let project = Self { name, rlpx_port: free_port()? };
+        run(project.compose().args(["up", "--detach", "--no-build"]))?;
+        Ok(project)
+    }
+
+    /// Waits until every service's health check passes.
+    pub fn wait_healthy(&self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            let states = ["archive", "gateway"]
+                .iter()
+                .map(|service| Ok((*service, self.inspect(service, "{{.State.Health.Status}}")?)))
+                .collect::<Result<Vec<_>>>()?;
+            if states.iter().all(|(_, health)| health == "healthy") {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("not healthy within {within:?}: {states:?}\n{}", self.logs()?);
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// The gateway's address as the host reaches it, from its ready line.
+    pub fn enode(&self) -> Result<String> {
+        let container = self.container("gateway")?;
+        let output = run(Command::new("docker").args(["logs", &container]))?;
+        let lines = String::from_utf8_lossy(&output.stdout);
+        let ready = lines.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let enode = ready
+            .filter(|line| line["event"] == "ready")
+            .find_map(|line| line["enode"].as_str().map(str::to_owned))
+            .context("no ready line in the gateway's log")?;
+        ensure!(
+            enode.ends_with(&format!("@127.0.0.1:{}", self.rlpx_port)),
+            "{enode} is not the published port"
+        );
+        Ok(enode)
+    }
+
+    /// Kills a service's container (SIGKILL).
+    pub fn kill(&self, service: &str) -> Result<()> {
+        run(Command::new("docker").args(["kill", &self.container(service)?])).map(drop)
+    }
+
+    /// Starts a killed container again.
+    pub fn start(&self, service: &str) -> Result<()> {
+        run(Command::new("docker").args(["start", &self.container(service)?])).map(drop)
+    }
+
+    /// What a Go template of `docker inspect` says about a service's container.
+    pub fn inspect(&self, service: &str, template: &str) -> Result<String> {
+        let container = self.container(service)?;
+        let output = run(Command::new("docker").args(["inspect", "--format", template, &container]))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// The last lines of all logs.
+    pub fn logs(&self) -> Result<String> {
+        let output = run(self.compose().args(["logs", "--no-color", "--tail", "40"]))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn container(&self, service: &str) -> Result<String> {
+        let output = run(Command::new("docker").args([
+            "ps",
+            "--all",
+            "--quiet",
+            "--filter",
+            &format!("label=com.docker.compose.project={}", self.name),
+            "--filter",
+            &format!("label=com.docker.compose.service={service}"),
+        ]))?;
+        let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        ensure!(!id.is_empty() && !id.contains('\n'), "not one container of {service}: {id:?}");
+        Ok(id)
+    }
+
+    fn compose(&self) -> Command {
+        let mut command = Command::new("docker-compose");
+        command
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+            .args(["--project-name", &self.name])
+            .env("POSTE_RLPX_PORT", self.rlpx_port.to_string())
+            .env("POSTE_RLPX_BIND", "127.0.0.1")
+            .env("POSTE_GATEWAY__ADVERTISE", "127.0.0.1");
+        command
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Ok(logs) = self.logs()
+        {
+            eprintln!("{logs}");
+        }
+        if let Err(error) = run(self.compose().args(["down", "--volumes", "--timeout", "10"])) {
+            eprintln!("the project {} stays behind: {error:#}", self.name);
+        }
+    }
+}
+
+/// A port of 127.0.0.1 that was free a moment ago.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn run(command: &mut Command) -> Result<Output> {
+    let output = command.output().with_context(|| format!("{command:?}; {NEED_DOCKER}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(output)
+}
