@@ -59,7 +59,7 @@ mod tests {
         fn packets_are_as_full_as_they_may_be(sizes in prop::collection::vec(0..400usize, 0..60), max in 450..2000usize) {
             let envelopes: Vec<_> = sizes.into_iter().map(envelope).collect();
             let runs = bundles(&envelopes, max);
-            prop_assert_eq!(runs.concat(), envelopes);
+            prop_assert_eq!(&runs.concat(), &envelopes);
             for (index, run) in runs.iter().enumerate() {
                 let bytes: usize = run.iter().map(|envelope| envelope.rlp().len()).sum();
                 let packet = Packet::Messages(Messages::new(run.to_vec())).encode(Dialect::Waku1).unwrap().1;
