@@ -108,7 +108,11 @@ impl Project {
     }
 
     fn compose(&self) -> Command {
-        let mut command = Command::new("docker-compose");
+        let plugin = run(Command::new("docker").args(["compose", "version"])).is_ok();
+        let mut command = Command::new(if plugin { "docker" } else { "docker-compose" });
+        if plugin {
+            command.arg("compose");
+        }
         command
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
             .args(["--project-name", &self.name])

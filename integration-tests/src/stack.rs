@@ -78,7 +78,12 @@ pub fn poste() -> Result<Command> {
         "{} is not there: run `cargo build -p poste` first, or name a binary in POSTE_BIN",
         binary.display()
     );
-    Ok(Command::new(binary))
+    let mut command = Command::new(binary);
+    // Whatever POSTE_… variables steer the tests are no settings.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POSTE_")) {
+        command.env_remove(name);
+    }
+    Ok(command)
 }
 
 /// Where cargo puts programs of this profile: the directory above the one of this test program.
