@@ -44,11 +44,11 @@ fn foreign_peers_meet_through_the_containers_and_outlive_a_killed_archive() -> R
     let killed = unix_millis();
     thread::sleep(AWAY); // the time that the archive is away is what is tested here
     project.start("archive")?;
-    project.wait_healthy(LONG)?;
     let back = unix_millis();
     poster.wait("an envelope sent after the archive's return to be confirmed", LONG, |events| {
         events.iter().any(|event| confirmed(event) && event["sent_ms"].as_u64() > Some(back)).then_some(())
     })?;
+    project.wait_healthy(LONG)?;
     poster.terminate()?;
     let ended = poster.succeed(LONG)?;
 
