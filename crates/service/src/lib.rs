@@ -4,7 +4,7 @@
 //!
 //! A service crate offers its configuration and one function:
 //!
-//! ```ignore
+//! ```text
 //! pub struct ArchiveConfig { /* … */ }              // implements config::Section
 //! pub async fn start(config: ArchiveConfig, context: Context) -> Result<RunningService, StartError>;
 //! ```

@@ -66,6 +66,7 @@ pub struct RunningService {
     addresses: Addresses,
     stop: CancellationToken,
     task: JoinHandle<Result<(), ServiceError>>,
+    has_ended: bool,
 }
 
 impl RunningService {
@@ -77,7 +78,7 @@ impl RunningService {
         stop: CancellationToken,
         task: JoinHandle<Result<(), ServiceError>>,
     ) -> Self {
-        Self { name, addresses, stop, task }
+        Self { name, addresses, stop, task, has_ended: false }
     }
 
     /// Its name: the name of its section.
@@ -90,13 +91,15 @@ impl RunningService {
         &self.addresses
     }
 
-    /// Waits until it ends by itself, which a healthy service does only when it is told to stop. Cancel safe;
-    /// not to be called again after it returned.
+    /// Waits until it ends by itself, which a healthy service does only when it is told to stop. Cancel safe.
+    /// Its outcome is told once; later calls return `Ok` at once.
     pub async fn ended(&mut self) -> Result<(), ServiceError> {
-        match (&mut self.task).await {
-            Ok(result) => result,
-            Err(error) => Err(format!("{} ended unexpectedly: {error}", self.name).into()),
+        if self.has_ended {
+            return Ok(());
         }
+        let outcome = (&mut self.task).await;
+        self.has_ended = true;
+        outcome.unwrap_or_else(|error| Err(format!("{} ended unexpectedly: {error}", self.name).into()))
     }
 
     /// Tells it to stop and waits for its end, at most `deadline`; then its main task is aborted.
@@ -134,7 +137,13 @@ mod tests {
     async fn a_stop_cancels_the_token_and_waits() {
         let stop = CancellationToken::new();
         let seen = stop.clone();
-        let running = service(async move { Ok(seen.cancelled().await) }, &stop);
+        let running = service(
+            async move {
+                seen.cancelled().await;
+                Ok(())
+            },
+            &stop,
+        );
         running.stop(Duration::from_secs(10)).await.unwrap();
     }
 
@@ -150,6 +159,7 @@ mod tests {
         let stop = CancellationToken::new();
         let mut running = service(async { panic!("as the test wants it") }, &stop);
         assert!(running.ended().await.unwrap_err().to_string().contains("test ended unexpectedly"));
+        running.ended().await.unwrap();
         drop(running);
         assert!(stop.is_cancelled());
     }
