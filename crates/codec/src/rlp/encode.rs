@@ -52,7 +52,7 @@ impl Encoder {
     /// # Panics
     /// When a list was given fewer items than it announced: that is a defect of the caller, never of input.
     pub fn finish(self) -> Vec<u8> {
-        self.stream.out().to_vec()
+        self.stream.out().into()
     }
 }
 

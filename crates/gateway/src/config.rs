@@ -1,0 +1,90 @@
+//! The section `[gateway]`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use poste_service::config::{ByteSize, HumanDuration, Key, Secret, Section};
+use serde::{Deserialize, Serialize};
+
+/// The settings of a gateway.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Where peers connect.
+    pub rlpx_listen: SocketAddr,
+    /// The host in the enode; by default that of `rlpx_listen`, or 127.0.0.1 when that is unspecified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Where other services call.
+    pub grpc_listen: SocketAddr,
+    /// Where operators call.
+    pub admin_listen: SocketAddr,
+    /// Allows the two above on addresses other than loopback, in plaintext.
+    pub insecure: bool,
+    /// The archive's gRPC.
+    pub archive: String,
+    /// The directory of what must survive: the node key.
+    pub data: PathBuf,
+    /// Enodes to connect to and stay connected to.
+    pub static_peers: Vec<String>,
+    /// Connections at a time, static peers not counted.
+    pub max_peers: usize,
+    /// The least proof of work of envelopes and mail requests.
+    pub min_pow: f64,
+    /// What mail requests are encrypted with. The default is the public one of the deployed network: no secret.
+    pub mail_password: Secret,
+    /// The least time between two mail requests of one peer.
+    pub mail_interval: HumanDuration,
+    /// The bound of the pool of live envelopes.
+    pub pool_bytes: ByteSize,
+    /// The longest ttl of an envelope.
+    pub max_ttl: HumanDuration,
+    /// The bound of what waits for an archive that is away.
+    pub archive_queue_bytes: ByteSize,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            rlpx_listen: SocketAddr::from(([0, 0, 0, 0], 30303)),
+            advertise: None,
+            grpc_listen: SocketAddr::from(([127, 0, 0, 1], 7100)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 7101)),
+            insecure: false,
+            archive: "http://127.0.0.1:7200".to_owned(),
+            data: PathBuf::from("./poste-data/gateway"),
+            static_peers: Vec::new(),
+            max_peers: 500,
+            min_pow: 0.000_002,
+            mail_password: Secret::new("status-offline-inbox"),
+            mail_interval: HumanDuration::from_secs(0),
+            pool_bytes: ByteSize::mebibytes(128),
+            max_ttl: HumanDuration::from_secs(24 * 60 * 60),
+            archive_queue_bytes: ByteSize::mebibytes(64),
+        }
+    }
+}
+
+impl Section for GatewayConfig {
+    const NAME: &'static str = "gateway";
+    const KEYS: &'static [Key] = &[
+        Key::listener("rlpx_listen", "where Waku and Whisper nodes connect"),
+        Key::new("advertise", "the host in the enode; default: the host of rlpx_listen, or 127.0.0.1"),
+        Key::listener("grpc_listen", "where other services call (Publish)"),
+        Key::listener("admin_listen", "where operators call (NodeInfo, Peers)"),
+        Key::new("insecure", "allow plaintext gRPC on addresses other than loopback"),
+        Key::new("archive", "the archive's gRPC, http://HOST:PORT"),
+        Key::new("data", "directory of the node key (node.key); made if it is missing"),
+        Key::new("static_peers", "enodes to connect to and stay connected to"),
+        Key::new("max_peers", "connections at a time, static peers not counted"),
+        Key::new("min_pow", "least proof of work of envelopes and mail requests"),
+        Key::secret(
+            "mail_password",
+            "password of mail requests; the default is the deployed network's public one",
+        ),
+        Key::new("mail_interval", "least time between two mail requests of one peer (0s: no limit)"),
+        Key::new("pool_bytes", "bound of the pool of live envelopes"),
+        Key::new("max_ttl", "longest ttl of an envelope"),
+        Key::new("archive_queue_bytes", "bound of the envelopes that wait while the archive is away"),
+    ];
+}

@@ -1,0 +1,228 @@
+//! The Waku gateway: a full node of the Waku v1 and Whisper networks at the edge, and the face of the mailserver whose
+//! mail lies in the archive service.
+//!
+//! What it is not: it stores nothing but its node key and what waits in memory for the archive, opens no envelope but
+//! requests for mail, and never sees an application's key.
+//!
+//! Start with [`start`]; then `peer.rs` for the life of a peer, `node.rs` for what peers share.
+
+mod acceptance;
+mod admin;
+mod config;
+mod dialer;
+mod grpc;
+mod listener;
+mod mailserver;
+mod metrics;
+mod node;
+pub mod node_key;
+mod peer;
+mod peers;
+mod pool;
+mod spacing;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use poste_rlpx::enode::EnodeError;
+use poste_rlpx::{Enode, Limits, LocalNode};
+use poste_rpc::client::{AddressError, Target};
+use poste_rpc::server::{Server, ServerError};
+use poste_service::listener::BindError;
+use poste_service::running::ServiceError;
+use poste_service::{Addresses, Context, RunningService};
+use poste_wire::{SymKey, password_key};
+use thiserror::Error;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::{info, warn};
+
+use acceptance::Rules;
+pub use config::GatewayConfig;
+use mailserver::ArchiveMailServer;
+use metrics::Metrics;
+use node::{DIALECTS, MAX_MESSAGE_SIZE, Node};
+use node_key::NodeKeyError;
+use peers::Peers;
+use pool::Pool;
+use spacing::Spacing;
+
+/// How often what has expired is taken out of the pool.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Why a gateway does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A gRPC server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The archive's address.
+    #[error("gateway.archive: {0}")]
+    Archive(#[from] AddressError),
+    /// The node key.
+    #[error(transparent)]
+    NodeKey(#[from] NodeKeyError),
+    /// A static peer.
+    #[error("gateway.static_peers: {enode}: {reason}")]
+    StaticPeer {
+        /// As it was given.
+        enode: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting.
+    #[error("gateway.{setting}: {reason}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The runtime is shutting down.
+    #[error("the process is stopping")]
+    Stopping,
+}
+
+/// Starts a gateway: binds its listeners and returns once all of them accept connections. The archive need not be
+/// there; what comes meanwhile waits for it.
+pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningService, StartError> {
+    let static_peers = static_peers(&config.static_peers)?;
+    let rules = rules(&config)?;
+    let archive = Target::lazy(&config.archive)?;
+    let (key, mail_key) = keys(&config).await?;
+
+    let rlpx = poste_service::listener::bind("gateway.rlpx_listen", config.rlpx_listen).await?;
+    let grpc =
+        poste_service::listener::bind_internal("gateway.grpc_listen", config.grpc_listen, config.insecure)
+            .await?;
+    let admin =
+        poste_service::listener::bind_internal("gateway.admin_listen", config.admin_listen, config.insecure)
+            .await?;
+    let address = rlpx.local_addr().map_err(ServerError::Listener)?;
+    let host = config.advertise.clone().unwrap_or_else(|| reachable(address).to_string());
+    let enode = Enode::new(key.public(), host, address.port()).to_string();
+
+    let metrics = Metrics::new(&context.metrics.scope("gateway"));
+    let queue = context.readiness.add("gateway.archive_queue");
+    let mail = ArchiveMailServer::new(archive, config.archive_queue_bytes.as_usize(), queue, metrics.clone());
+    let node = Arc::new(Node {
+        local: LocalNode {
+            key,
+            client_name: concat!("poste/v", env!("CARGO_PKG_VERSION")).to_owned(),
+            capabilities: DIALECTS.into_iter().map(poste_waku::offered).collect(),
+            listen_port: address.port(),
+        },
+        limits: Limits { max_message_size: MAX_MESSAGE_SIZE, ..Limits::default() },
+        rules,
+        clock: context.clock.clone(),
+        pool: Pool::new(config.pool_bytes.as_usize()),
+        peers: Peers::new(config.max_peers),
+        mail: Arc::new(mail.clone()),
+        mail_key,
+        mail_spacing: Spacing::new(config.mail_interval.into()),
+        metrics,
+    });
+
+    let stop = context.stop.clone();
+    let publisher = Server::new(context.drain)
+        .with(poste_rpc::gateway::server(grpc::Publisher(Arc::clone(&node))))
+        .start(grpc, stop.clone())
+        .await?;
+    let administration = Server::new(context.drain)
+        .with(poste_rpc::gateway::admin_server(admin::Admin {
+            node: Arc::clone(&node),
+            enode: enode.clone(),
+        }))
+        .start(admin, stop.clone())
+        .await?;
+    let addresses = Addresses {
+        grpc: Some(publisher.local_address()),
+        admin: Some(administration.local_address()),
+        enode: Some(enode),
+    };
+
+    // Outlives the peers: what they were not told yet is still archived.
+    let mail_stop = CancellationToken::new();
+    let writer_id = hex::encode(node.local.key.public().node_id());
+    let mut archiving = AbortOnDropHandle::new(tokio::spawn(mail.run(writer_id, mail_stop.clone())));
+    let peers = TaskTracker::new();
+    peers.spawn(sweep(Arc::clone(&node), stop.clone()));
+    peers.spawn(listener::run(Arc::clone(&node), rlpx, peers.clone(), stop.clone()));
+    for enode in static_peers {
+        peers.spawn(dialer::run(Arc::clone(&node), enode, stop.clone()));
+    }
+    let (token, drain) = (stop.clone(), context.drain);
+    let task = tokio::spawn(async move {
+        token.cancelled().await;
+        peers.close();
+        peers.wait().await;
+        publisher.stopped().await?;
+        administration.stopped().await?;
+        mail_stop.cancel();
+        if timeout(drain, &mut archiving).await.is_err() {
+            let waiting = node.mail.waiting().count;
+            warn!(waiting, "stopped with envelopes that the archive did not take; none of them was confirmed");
+        }
+        info!("the gateway has stopped");
+        Ok::<(), ServiceError>(())
+    });
+    Ok(RunningService::new("gateway", addresses, stop, task))
+}
+
+fn static_peers(enodes: &[String]) -> Result<Vec<Enode>, StartError> {
+    let parse = |enode: &String| {
+        let refuse = |reason: String| StartError::StaticPeer { enode: enode.clone(), reason };
+        let parsed: Enode = enode.parse().map_err(|error: EnodeError| refuse(error.to_string()))?;
+        if parsed.endpoint.is_none() {
+            return Err(refuse("it names no host and port".to_owned()));
+        }
+        Ok(parsed)
+    };
+    enodes.iter().map(parse).collect()
+}
+
+fn rules(config: &GatewayConfig) -> Result<Rules, StartError> {
+    if !config.min_pow.is_finite() || config.min_pow < 0.0 {
+        return Err(StartError::Setting { setting: "min_pow", reason: "it is a finite number from 0 up" });
+    }
+    let max_ttl = Duration::from(config.max_ttl).as_secs();
+    Ok(Rules {
+        min_pow: config.min_pow,
+        max_message_size: MAX_MESSAGE_SIZE,
+        max_ttl: u32::try_from(max_ttl).unwrap_or(u32::MAX),
+    })
+}
+
+/// Reads the node key, and derives the key of the mail password, which takes its time by design.
+async fn keys(config: &GatewayConfig) -> Result<(poste_codec::SecretKey, SymKey), StartError> {
+    let (data, password) = (config.data.clone(), config.mail_password.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        Ok::<_, NodeKeyError>((node_key::open(&data)?, password_key(password.expose())))
+    });
+    Ok(reading.await.map_err(|_| StartError::Stopping)??)
+}
+
+/// The host of an enode when none is given.
+fn reachable(address: SocketAddr) -> IpAddr {
+    if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() }
+}
+
+async fn sweep(node: Arc<Node>, stop: CancellationToken) {
+    let mut tick = interval(SWEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        node.pool.sweep(node.now());
+        let (envelopes, bytes) = node.pool.size();
+        node.metrics.pool_envelopes.set(envelopes as i64);
+        node.metrics.pool_bytes.set(bytes as i64);
+    }
+}

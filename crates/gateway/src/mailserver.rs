@@ -1,0 +1,116 @@
+//! The seam between the node and its mailserver: the two calls that the Whisper mailserver specification names,
+//! `archive(envelope)` and `deliver_mail(peer, request)`. The node knows nothing of what is behind them.
+
+mod archive;
+#[cfg(test)]
+pub(crate) mod memory;
+mod outbox;
+
+use std::fmt;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use poste_wire::mail::ValidRequest;
+use poste_wire::{Cursor, Envelope, Hash};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+pub(crate) use archive::ArchiveMailServer;
+pub(crate) use outbox::OutboxSize;
+
+/// Keeps envelopes, and delivers them to peers that ask.
+pub(crate) trait MailServer: fmt::Debug + Send + Sync + 'static {
+    /// Takes an envelope into safe keeping. Returns at once; the receipt resolves when it is safe.
+    fn archive(&self, envelope: &Envelope) -> Result<Receipt, QueueFull>;
+
+    /// Sends the page that was asked for to a peer, oldest envelopes first. When this returns without error,
+    /// everything has been handed to the peer's connection; what completes the request is sent by the caller.
+    fn deliver_mail<'a>(
+        &'a self,
+        peer: &'a dyn Mailbox,
+        request: &'a ValidRequest,
+    ) -> BoxFuture<'a, Result<Delivered, DeliveryError>>;
+
+    /// What waits to be archived.
+    fn waiting(&self) -> OutboxSize;
+}
+
+/// A peer that gets mail.
+pub(crate) trait Mailbox: Send + Sync {
+    /// Hands envelopes to the peer's connection, waiting for room. An error: the peer has gone or reads too slowly.
+    fn send<'a>(&'a self, envelopes: &'a [Envelope]) -> BoxFuture<'a, Result<(), PeerGone>>;
+}
+
+/// What was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Delivered {
+    /// How many envelopes.
+    pub count: usize,
+    /// The last of them.
+    pub last: Option<Hash>,
+    /// Where the next page begins, if there is one.
+    pub cursor: Option<Cursor>,
+}
+
+/// Why a page was not delivered, or not whole.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum DeliveryError {
+    /// The archive cannot be asked now; the peer is told so, and asks again.
+    #[error("archive is not available now, ask again later")]
+    Unavailable,
+    /// The archive does not take this question.
+    #[error("request is invalid: {0}")]
+    Refused(String),
+    /// There is nobody to tell.
+    #[error(transparent)]
+    PeerGone(#[from] PeerGone),
+}
+
+/// The peer's connection has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the peer has gone")]
+pub(crate) struct PeerGone;
+
+/// More envelopes wait for the archive than the queue may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the queue for the archive is full")]
+pub(crate) struct QueueFull;
+
+/// Whether the archive has an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Stored {
+    /// It is durable and answerable.
+    Yes,
+    /// The archive will never take it.
+    Refused,
+    /// This process stopped before the archive answered.
+    Unknown,
+}
+
+/// A promise to say whether an envelope is stored. Cheap to clone; every clone learns it.
+#[derive(Clone)]
+pub(crate) struct Receipt(Shared<BoxFuture<'static, Stored>>);
+
+impl Receipt {
+    /// One that is resolved already.
+    #[cfg(test)]
+    pub(crate) fn ready(stored: Stored) -> Self {
+        Self(futures::future::ready(stored).boxed().shared())
+    }
+
+    /// One that resolves when the other end says so; unknown when the other end is dropped.
+    fn pending(done: oneshot::Receiver<Stored>) -> Self {
+        Self(done.map(|stored| stored.unwrap_or(Stored::Unknown)).boxed().shared())
+    }
+
+    /// Waits until it is known.
+    pub(crate) async fn stored(&self) -> Stored {
+        self.0.clone().await
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Receipt({:?})", self.0.peek())
+    }
+}

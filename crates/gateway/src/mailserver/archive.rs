@@ -1,0 +1,145 @@
+//! The mailserver whose mail lies in the archive service: writes through the outbox, reads page by page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use poste_rpc::archive::v1::{Direction, Position, QueryRequest, QueryResponse, TopicSet, query_request};
+use poste_rpc::client::Target;
+use poste_service::readiness::Check;
+use poste_wire::mail::{Filter, ValidRequest};
+use poste_wire::packet::list_length;
+use poste_wire::{Cursor, Envelope, Hash};
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tracing::{error, warn};
+
+use super::outbox::{Outbox, SPACE};
+use super::{Delivered, DeliveryError, MailServer, Mailbox, OutboxSize, QueueFull, Receipt};
+use crate::metrics::Metrics;
+use crate::node::MAX_MESSAGE_SIZE;
+
+/// How long the archive may take for one page; a client gives up on a silent mailserver after 10 s.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+const NANOS: i64 = 1_000_000_000;
+
+/// Mail in the archive.
+#[derive(Debug, Clone)]
+pub(crate) struct ArchiveMailServer {
+    outbox: Arc<Outbox>,
+    archive: Target,
+}
+
+impl ArchiveMailServer {
+    /// A mailserver on `archive`, with an outbox of `max_bytes` that is not emptied before [`Self::run`].
+    pub(crate) fn new(archive: Target, max_bytes: usize, ready: Check, metrics: Metrics) -> Self {
+        Self { outbox: Outbox::new(max_bytes, ready, metrics), archive }
+    }
+
+    /// Moves envelopes into the archive until `stop`, then until none is left.
+    pub(crate) async fn run(self, writer_id: String, stop: CancellationToken) {
+        self.outbox.run(self.archive, writer_id, stop).await;
+    }
+
+    /// One page of the archive, which may be less than the page that the peer asked for.
+    async fn query(&self, request: QueryRequest) -> Result<QueryResponse, DeliveryError> {
+        let mut client = poste_rpc::archive::client(self.archive.channel());
+        let answer = tokio::time::timeout(QUERY_TIMEOUT, client.query(request)).await;
+        let status = match answer {
+            Ok(Ok(page)) => return Ok(page.into_inner()),
+            Ok(Err(status)) => status,
+            Err(_) => tonic::Status::deadline_exceeded("the archive did not answer in time"),
+        };
+        if status.code() == Code::InvalidArgument {
+            return Err(DeliveryError::Refused(status.message().to_owned()));
+        }
+        warn!(cause = %self.archive.error(&status), "a request for mail cannot be answered");
+        Err(DeliveryError::Unavailable)
+    }
+
+    async fn deliver(&self, peer: &dyn Mailbox, request: &ValidRequest) -> Result<Delivered, DeliveryError> {
+        let mut delivered = Delivered::default();
+        let mut cursor = request.cursor;
+        loop {
+            let wanted = request.limit as usize - delivered.count;
+            let page = self.query(question(request, wanted, cursor)).await?;
+            let envelopes = page.records.into_iter().map(|record| decode(record.body));
+            let envelopes = envelopes.collect::<Result<Vec<_>, _>>()?;
+            peer.send(&envelopes).await?;
+            delivered.count += envelopes.len();
+            if let Some(last) = envelopes.last() {
+                delivered.last = Some(last.hash());
+            }
+            cursor = page.next.as_ref().map(cursor_of).transpose()?;
+            if cursor.is_none() || delivered.count >= request.limit as usize {
+                delivered.cursor = cursor;
+                return Ok(delivered);
+            }
+        }
+    }
+}
+
+impl MailServer for ArchiveMailServer {
+    fn archive(&self, envelope: &Envelope) -> Result<Receipt, QueueFull> {
+        self.outbox.push(envelope.rlp().clone())
+    }
+
+    fn deliver_mail<'a>(
+        &'a self,
+        peer: &'a dyn Mailbox,
+        request: &'a ValidRequest,
+    ) -> BoxFuture<'a, Result<Delivered, DeliveryError>> {
+        self.deliver(peer, request).boxed()
+    }
+
+    fn waiting(&self) -> OutboxSize {
+        self.outbox.size()
+    }
+}
+
+fn question(request: &ValidRequest, wanted: usize, cursor: Option<Cursor>) -> QueryRequest {
+    let filter = match &request.filter {
+        Filter::All => None,
+        Filter::Bloom(bloom) => Some(query_request::Filter::Bloom(bloom.as_bytes().to_vec().into())),
+        Filter::Topics(topics) => {
+            let topics = topics.iter().map(|topic| topic.as_bytes().to_vec().into()).collect();
+            Some(query_request::Filter::Topics(TopicSet { topics }))
+        }
+    };
+    QueryRequest {
+        space: SPACE.to_owned(),
+        from_ns: i64::from(request.lower) * NANOS,
+        to_ns: i64::from(request.upper) * NANOS + (NANOS - 1),
+        filter,
+        direction: Direction::Ascending.into(),
+        max_records: u32::try_from(wanted).unwrap_or(u32::MAX),
+        max_bytes: 0,
+        cursor: cursor.map(|cursor| Position {
+            time_ns: i64::from(cursor.sent) * NANOS,
+            id: cursor.hash.as_bytes().to_vec().into(),
+        }),
+    }
+}
+
+fn cursor_of(position: &Position) -> Result<Cursor, DeliveryError> {
+    let sent = u32::try_from(position.time_ns / NANOS).ok();
+    let hash = <[u8; 32]>::try_from(&position.id[..]).ok();
+    match (sent, hash) {
+        (Some(sent), Some(hash)) => Ok(Cursor { sent, hash: Hash(hash) }),
+        _ => Err(corrupt("the archive gave a cursor that is no place among envelopes")),
+    }
+}
+
+fn decode(body: bytes::Bytes) -> Result<Envelope, DeliveryError> {
+    if list_length(body.len()) > MAX_MESSAGE_SIZE {
+        return Err(corrupt("the archive gave an envelope that fits into no packet"));
+    }
+    Envelope::decode(body).map_err(|_| corrupt("the archive gave a record that is no envelope"))
+}
+
+/// A page that leaves out what cannot be read would pass for complete.
+fn corrupt(what: &'static str) -> DeliveryError {
+    error!("{what}: run a verification of the archive");
+    DeliveryError::Unavailable
+}

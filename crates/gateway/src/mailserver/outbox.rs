@@ -1,0 +1,287 @@
+//! The outbox: envelopes on their way into the archive, over one `Append` stream. They wait here until they are
+//! acknowledged, so an archive that is away loses nothing; the outbox is bounded in bytes, and full means refused.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use poste_rpc::archive::v1::{
+    AppendBatch, AppendOpen, AppendOutcome, AppendRequest, AppendResponse, NewRecord, append_request,
+    append_response,
+};
+use poste_rpc::client::Target;
+use poste_service::readiness::Check;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tracing::{debug, info, warn};
+
+use super::{QueueFull, Receipt, Stored};
+use crate::metrics::Metrics;
+
+/// The space that envelopes are filed in.
+pub(super) const SPACE: &str = "waku1";
+
+/// Records and bytes that go out as one batch.
+const BATCH_RECORDS: usize = 1024;
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Batches that may be on their way at a time.
+const WINDOW: usize = 8;
+/// Between two attempts to reach the archive: doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// How long the archive may take to open a stream, and to acknowledge a batch; then the stream is opened anew.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Envelopes that the archive has not acknowledged.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    arrived: Notify,
+    max_bytes: usize,
+    ready: Check,
+    metrics: Metrics,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Pending>,
+    /// How many there are, and the bytes of their encodings; those that are on their way included.
+    count: usize,
+    bytes: usize,
+    connected: bool,
+    full: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    body: Bytes,
+    done: oneshot::Sender<Stored>,
+}
+
+/// What waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OutboxSize {
+    /// Envelopes.
+    pub count: usize,
+    /// Bytes of their encodings.
+    pub bytes: usize,
+    /// Whether a stream to the archive is open.
+    pub connected: bool,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamEnd {
+    #[error("{0}")]
+    Call(#[from] poste_rpc::client::CallError),
+    #[error("the archive ended the stream")]
+    Ended,
+    #[error("the archive did not answer in time")]
+    Silent,
+    #[error("the archive acknowledged what was not sent")]
+    Confused,
+    #[error("the archive cannot take records now: {0}")]
+    Unavailable(String),
+}
+
+impl Outbox {
+    /// An empty outbox for at most `max_bytes`. `ready` says whether it takes envelopes.
+    pub(crate) fn new(max_bytes: usize, ready: Check, metrics: Metrics) -> Arc<Self> {
+        ready.ready();
+        Arc::new(Self { state: Mutex::default(), arrived: Notify::new(), max_bytes, ready, metrics })
+    }
+
+    /// Takes an envelope's encoding; the receipt resolves when the archive has it.
+    pub(crate) fn push(&self, body: Bytes) -> Result<Receipt, QueueFull> {
+        let (done, receipt) = oneshot::channel();
+        let mut state = self.state.lock();
+        if state.bytes + body.len() > self.max_bytes {
+            if !state.full {
+                state.full = true;
+                self.ready.not_ready("the queue of envelopes for the archive is full: is the archive up?");
+                warn!(bytes = state.bytes, "the queue for the archive is full, envelopes are refused");
+            }
+            return Err(QueueFull);
+        }
+        state.count += 1;
+        state.bytes += body.len();
+        state.waiting.push_back(Pending { body, done });
+        self.measure(&state);
+        drop(state);
+        self.arrived.notify_one();
+        Ok(Receipt::pending(receipt))
+    }
+
+    /// What waits.
+    pub(crate) fn size(&self) -> OutboxSize {
+        let state = self.state.lock();
+        OutboxSize { count: state.count, bytes: state.bytes, connected: state.connected }
+    }
+
+    /// Sends until `stop`, then until the outbox is empty (the caller sets the deadline).
+    pub(crate) async fn run(self: Arc<Self>, archive: Target, writer_id: String, stop: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        while !(stop.is_cancelled() && self.state.lock().count == 0) {
+            let mut sent = HashMap::new();
+            let end = self.stream(&archive, &writer_id, &stop, &mut sent, &mut pause).await;
+            self.take_back(sent);
+            let Err(end) = end else { continue };
+            let waiting = self.size();
+            if pause == FIRST_PAUSE {
+                info!(cause = %end, waiting = waiting.count, "no stream to the archive, trying again");
+            } else {
+                debug!(cause = %end, waiting = waiting.count, "no stream to the archive, trying again");
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// One stream, until it fails, or until there is nothing left to do.
+    async fn stream(
+        &self,
+        archive: &Target,
+        writer_id: &str,
+        stop: &CancellationToken,
+        sent: &mut HashMap<u64, Vec<Pending>>,
+        pause: &mut Duration,
+    ) -> Result<(), StreamEnd> {
+        let (requests, mut acks) = self.open(archive, writer_id).await?;
+        *pause = FIRST_PAUSE;
+        debug!("the stream to the archive is open");
+        let mut next_id = 0;
+        loop {
+            let batch = if sent.len() < WINDOW { self.next_batch() } else { Vec::new() };
+            if !batch.is_empty() {
+                next_id += 1;
+                let records = batch
+                    .iter()
+                    .map(|pending| NewRecord { space: SPACE.to_owned(), body: pending.body.clone() })
+                    .collect();
+                sent.insert(next_id, batch);
+                let batch = append_request::Kind::Batch(AppendBatch { batch_id: next_id, records });
+                requests.send(AppendRequest { kind: Some(batch) }).await.map_err(|_| StreamEnd::Ended)?;
+                continue;
+            }
+            if stop.is_cancelled() && sent.is_empty() && self.state.lock().count == 0 {
+                return Ok(());
+            }
+            let waits = !sent.is_empty();
+            tokio::select! {
+                ack = acks.message() => self.settle(ack.map_err(|status| archive.error(&status))?, sent)?,
+                () = self.arrived.notified(), if sent.len() < WINDOW => {}
+                () = tokio::time::sleep(ACK_TIMEOUT), if waits => return Err(StreamEnd::Silent),
+                () = stop.cancelled(), if !waits => {}
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        archive: &Target,
+        writer_id: &str,
+    ) -> Result<(mpsc::Sender<AppendRequest>, Streaming<AppendResponse>), StreamEnd> {
+        let (requests, stream) = mpsc::channel(WINDOW + 1);
+        let open = append_request::Kind::Open(AppendOpen { writer_id: writer_id.to_owned() });
+        requests.send(AppendRequest { kind: Some(open) }).await.map_err(|_| StreamEnd::Ended)?;
+        let opening = async {
+            let mut client = poste_rpc::archive::client(archive.channel());
+            let mut acks = client.append(ReceiverStream::new(stream)).await?.into_inner();
+            acks.message().await.map(|first| (first, acks))
+        };
+        let opened = tokio::time::timeout(OPEN_TIMEOUT, opening).await.map_err(|_| StreamEnd::Silent)?;
+        match opened.map_err(|status| archive.error(&status))? {
+            (Some(AppendResponse { kind: Some(append_response::Kind::Opened(_)) }), acks) => {
+                self.state.lock().connected = true;
+                Ok((requests, acks))
+            }
+            (Some(_), _) => Err(StreamEnd::Confused),
+            (None, _) => Err(StreamEnd::Ended),
+        }
+    }
+
+    fn next_batch(&self) -> Vec<Pending> {
+        let mut state = self.state.lock();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < BATCH_RECORDS
+            && let Some(pending) = state.waiting.front()
+            && (batch.is_empty() || bytes + pending.body.len() <= BATCH_BYTES)
+        {
+            bytes += pending.body.len();
+            batch.extend(state.waiting.pop_front());
+        }
+        batch
+    }
+
+    /// Resolves the receipts of an acknowledged batch. What the archive could not take now goes back.
+    fn settle(
+        &self,
+        ack: Option<AppendResponse>,
+        sent: &mut HashMap<u64, Vec<Pending>>,
+    ) -> Result<(), StreamEnd> {
+        let Some(append_response::Kind::Ack(ack)) = ack.ok_or(StreamEnd::Ended)?.kind else {
+            return Err(StreamEnd::Confused);
+        };
+        let batch = sent.remove(&ack.batch_id).ok_or(StreamEnd::Confused)?;
+        if batch.len() != ack.results.len() {
+            sent.insert(ack.batch_id, batch);
+            return Err(StreamEnd::Confused);
+        }
+        let mut again = Vec::new();
+        let mut reason = String::new();
+        let mut state = self.state.lock();
+        for (pending, result) in batch.into_iter().zip(ack.results) {
+            let stored = match result.outcome() {
+                AppendOutcome::Stored => Stored::Yes,
+                AppendOutcome::Duplicate => Stored::Yes,
+                AppendOutcome::Refused => Stored::Refused,
+                AppendOutcome::Unavailable | AppendOutcome::Unspecified => {
+                    reason = result.reason;
+                    again.push(pending);
+                    continue;
+                }
+            };
+            state.count -= 1;
+            state.bytes -= pending.body.len();
+            self.metrics.archived(stored);
+            // Nobody may be waiting for the receipt any more.
+            let _ = pending.done.send(stored);
+        }
+        if state.full && state.bytes < self.max_bytes / 10 * 9 {
+            state.full = false;
+            self.ready.ready();
+            info!("the queue for the archive has room again");
+        }
+        self.measure(&state);
+        drop(state);
+        if again.is_empty() {
+            return Ok(());
+        }
+        sent.insert(ack.batch_id, again);
+        Err(StreamEnd::Unavailable(reason))
+    }
+
+    /// Puts back, in order and in front, what was sent and not acknowledged. Sending it twice is harmless.
+    fn take_back(&self, sent: HashMap<u64, Vec<Pending>>) {
+        let mut batches: Vec<_> = sent.into_iter().collect();
+        batches.sort_unstable_by_key(|(id, _)| *id);
+        let mut state = self.state.lock();
+        state.connected = false;
+        for (_, batch) in batches.into_iter().rev() {
+            for pending in batch.into_iter().rev() {
+                state.waiting.push_front(pending);
+            }
+        }
+    }
+
+    fn measure(&self, state: &State) {
+        self.metrics.outbox_envelopes.set(state.count as i64);
+        self.metrics.outbox_bytes.set(state.bytes as i64);
+    }
+}

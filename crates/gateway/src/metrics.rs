@@ -1,0 +1,143 @@
+//! What a gateway counts. Every label has a closed set of values: never a peer, a topic or a hash.
+
+use poste_service::metrics::Scope;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::acceptance::Refusal;
+use crate::mailserver::Stored;
+
+/// The metrics of a gateway. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    pub(crate) peers: Gauge,
+    pub(crate) pool_envelopes: Gauge,
+    pub(crate) pool_bytes: Gauge,
+    pub(crate) outbox_envelopes: Gauge,
+    pub(crate) outbox_bytes: Gauge,
+    envelopes_in: Counter,
+    envelopes_known: Counter,
+    envelopes_out: Counter,
+    mail_envelopes: Counter,
+    refused: Family<Reason, Counter>,
+    archived: Family<Outcome, Counter>,
+    mail_requests: Family<Outcome, Counter>,
+    packets_undecodable: Counter,
+    packets_ignored: Counter,
+    handshakes_failed: Family<Reason, Counter>,
+    sessions_ended: Family<Reason, Counter>,
+    connections_refused: Family<Reason, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub(crate) fn new(scope: &Scope) -> Self {
+        let counter = |name, help| scope.counter(name, help);
+        Self {
+            peers: scope.gauge("peers", "Connected peers"),
+            pool_envelopes: scope.gauge("pool_envelopes", "Live envelopes in the pool"),
+            pool_bytes: scope.gauge("pool_bytes", "Bytes of live envelopes in the pool"),
+            outbox_envelopes: scope
+                .gauge("outbox_envelopes", "Envelopes that the archive has not acknowledged"),
+            outbox_bytes: scope
+                .gauge("outbox_bytes", "Bytes of envelopes that the archive has not acknowledged"),
+            envelopes_in: counter(
+                "received_envelopes",
+                "Envelopes taken from peers and Publish for the first time",
+            ),
+            envelopes_known: counter("known_envelopes", "Envelopes received again"),
+            envelopes_out: counter("relayed_envelopes", "Envelopes handed to peers"),
+            mail_envelopes: counter("mail_envelopes", "Envelopes delivered as mail"),
+            refused: scope.register("refused_envelopes", "Envelopes not taken, by reason", Family::default()),
+            archived: scope.register(
+                "archived_envelopes",
+                "Envelopes that the archive answered for",
+                Family::default(),
+            ),
+            mail_requests: scope.register(
+                "mail_requests",
+                "Requests for mail, by outcome",
+                Family::default(),
+            ),
+            packets_undecodable: counter("undecodable_packets", "Packets that could not be read"),
+            packets_ignored: counter("ignored_packets", "Packets of unknown kinds, and second statuses"),
+            handshakes_failed: scope.register(
+                "failed_handshakes",
+                "Connections that came to nothing",
+                Family::default(),
+            ),
+            sessions_ended: scope.register(
+                "ended_sessions",
+                "Sessions that ended, by cause",
+                Family::default(),
+            ),
+            connections_refused: scope.register(
+                "refused_connections",
+                "Peers turned away",
+                Family::default(),
+            ),
+        }
+    }
+
+    pub(crate) fn taken(&self, known: bool) {
+        let counter = if known { &self.envelopes_known } else { &self.envelopes_in };
+        counter.inc();
+    }
+
+    pub(crate) fn relayed(&self, envelopes: usize) {
+        self.envelopes_out.inc_by(envelopes as u64);
+    }
+
+    pub(crate) fn mailed(&self, envelopes: usize) {
+        self.mail_envelopes.inc_by(envelopes as u64);
+    }
+
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.refused.get_or_create(&Reason { reason: refusal.label() }).inc();
+    }
+
+    pub(crate) fn archived(&self, stored: Stored) {
+        let outcome = match stored {
+            Stored::Yes => "stored",
+            Stored::Refused => "refused",
+            Stored::Unknown => "unknown",
+        };
+        self.archived.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn mail_request(&self, outcome: &'static str) {
+        self.mail_requests.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn undecodable_packet(&self) {
+        self.packets_undecodable.inc();
+    }
+
+    pub(crate) fn ignored_packet(&self) {
+        self.packets_ignored.inc();
+    }
+
+    pub(crate) fn handshake_failed(&self, reason: &'static str) {
+        self.handshakes_failed.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn session_ended(&self, reason: &'static str) {
+        self.sessions_ended.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&Reason { reason }).inc();
+    }
+}

@@ -1,0 +1,52 @@
+//! A Messages packet comes in (6/WAKU1, "Messages"): every envelope is judged by itself, and the batch goes on to be
+//! confirmed.
+
+use std::sync::Arc;
+
+use poste_wire::packet::Messages;
+use poste_wire::{Dialect, Hash};
+
+use super::confirm::{Batch, Batches};
+use crate::acceptance::Refusal;
+use crate::mailserver::Receipt;
+use crate::node::Node;
+use crate::pool::Slot;
+
+/// Above this many bytes of envelopes, hashing them takes longer than an async task may.
+const INLINE_BYTES: usize = 64 * 1024;
+
+/// Takes the envelopes of a packet into the node.
+pub(super) async fn take(
+    node: &Arc<Node>,
+    slot: Slot,
+    dialect: Dialect,
+    messages: Messages,
+    batches: &Batches,
+) -> Batch {
+    let bytes: usize = messages.envelopes.iter().map(|envelope| envelope.rlp().len()).sum();
+    let room = batches.room();
+    if bytes <= INLINE_BYTES {
+        return take_all(node, slot, dialect, &messages, room);
+    }
+    let (hash, worker) = (messages.batch_hash, Arc::clone(node));
+    let taking = tokio::task::spawn_blocking(move || take_all(&worker, slot, dialect, &messages, room));
+    // It fails only when the runtime shuts down; then nothing more is sent.
+    taking.await.unwrap_or(Batch { dialect, hash, faults: Vec::new(), receipts: Vec::new() })
+}
+
+/// `room`: how many envelopes of this peer may still wait for the archive.
+fn take_all(node: &Node, slot: Slot, dialect: Dialect, messages: &Messages, room: usize) -> Batch {
+    let mut faults = Vec::new();
+    let mut receipts: Vec<(Hash, Receipt)> = Vec::new();
+    for envelope in &messages.envelopes {
+        match node.take(envelope, Some(slot)) {
+            Ok(_) if receipts.len() >= room => {
+                node.metrics.refused(Refusal::TooManyUnconfirmed);
+                faults.push((envelope.hash(), Refusal::TooManyUnconfirmed));
+            }
+            Ok(pooled) => receipts.push((envelope.hash(), pooled.receipt)),
+            Err(refusal) => faults.push((envelope.hash(), refusal)),
+        }
+    }
+    Batch { dialect, hash: messages.batch_hash, faults, receipts }
+}
