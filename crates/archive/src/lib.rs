@@ -1,0 +1,16 @@
+//! The mailserver archive: it keeps what gateways hand to it, and answers for it, page by page.
+//!
+//! A record is one envelope. Writers send (space, body); time, topic and id are derived from the body alone
+//! ([`record`]). [`store`] is the seam to what keeps the records: [`LocalStore`] in a directory of journal
+//! files, [`store::MemoryStore`] for tests. [`start`] serves a store over gRPC (`poste.archive.v1`).
+//!
+//! What it is not: it decides nothing about peers, PoW or expiry (the gateway does), and it never opens an
+//! envelope's payload.
+
+mod local;
+mod metrics;
+pub mod record;
+pub mod store;
+
+pub use local::{LocalOptions, LocalStore};
+pub use metrics::StoreMetrics;

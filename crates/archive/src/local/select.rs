@@ -1,0 +1,279 @@
+//! Which records make a page: the cost follows the answer. A question by topics merges the walks of those
+//! topics; a bloom filter is matched against the distinct topics first. Where the wanted topics hold a good
+//! part of all records, a walk by time that skips the others is cheaper; both give the same answer.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashSet};
+use std::ops::ControlFlow;
+
+use poste_journal::FrameAt;
+use poste_wire::{Hash, Topic};
+
+use super::index::{Entry, Index, SpaceIndex};
+use super::order::{Bounds, Walk};
+use crate::record::Position;
+use crate::store::{Direction, Filter, Query, TailQuery};
+
+/// A record that was chosen; its body is still on disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chosen {
+    pub(super) number: u32,
+    pub(super) position: Position,
+    pub(super) topic: Topic,
+    pub(super) seq: u64,
+    pub(super) at: FrameAt,
+}
+
+/// The records of a page, without their bodies.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Selection {
+    pub(super) chosen: Vec<Chosen>,
+    /// The last one, if more would follow it.
+    pub(super) next: Option<Position>,
+}
+
+/// How many records of a walk by time are skipped for what the merge of one topic costs to begin with.
+const STEPS_PER_SEEK: usize = 20;
+/// Records that one question by order of arrival looks at while it holds the index.
+const TAIL_STEPS: usize = 50_000;
+
+impl Index {
+    /// The records of a page.
+    pub(super) fn select(&self, query: &Query) -> Selection {
+        let (Some(space), Some(bounds)) = (self.space(query.space), bounds(query)) else {
+            return Selection::default();
+        };
+        let descending = query.direction == Direction::Descending;
+        let walk = |order| Walk::new(order, &space.records, bounds, descending);
+        let fill = Fill::new(space, query.max_records, query.max_bytes);
+        let Some(wanted) = space.wanted(&query.filter) else {
+            return fill.all_of(walk(&space.by_position));
+        };
+        if space.walk_is_cheaper(&wanted, query.max_records) {
+            let budget = 4 * STEPS_PER_SEEK * wanted.len() + 4 * query.max_records;
+            if let Some(selection) = fill.clone().skipping(walk(&space.by_position), &wanted, budget) {
+                return selection;
+            }
+        }
+        match wanted.as_slice() {
+            [one] => fill.all_of(walk(&space.topics[*one as usize].order)),
+            many => {
+                let walks = many.iter().map(|&number| walk(&space.topics[number as usize].order));
+                fill.all_of(Merge::new(walks, descending))
+            }
+        }
+    }
+
+    /// Records in order of arrival, and the seq up to which everything was looked at.
+    pub(super) fn select_tail(&self, query: &TailQuery) -> (Vec<Chosen>, u64) {
+        let end = query.until.unwrap_or(u64::MAX).min(self.head).max(query.after);
+        let Some(space) = self.space(query.space) else { return (Vec::new(), end) };
+        let topics: Option<HashSet<u32>> = query
+            .topics
+            .as_ref()
+            .map(|topics| topics.iter().filter_map(|topic| space.topic_number(topic)).collect());
+        let mut fill = Fill::new(space, query.max_records, query.max_bytes);
+        let mut scanned = query.after;
+        if topics.as_ref().is_some_and(HashSet::is_empty) {
+            return (Vec::new(), end);
+        }
+        let first = space.records.first_behind(query.after);
+        for (steps, number) in (first..space.records.len() as u32).enumerate() {
+            let entry = &space.records[number];
+            if entry.seq > end {
+                break;
+            }
+            if steps == TAIL_STEPS {
+                return (fill.selection.chosen, scanned);
+            }
+            let wanted = topics.as_ref().is_none_or(|topics| topics.contains(&entry.topic));
+            if wanted && !entry.is_removed() && fill.offer(number, entry).is_break() {
+                return (fill.selection.chosen, scanned);
+            }
+            scanned = entry.seq;
+        }
+        (fill.selection.chosen, end)
+    }
+}
+
+impl SpaceIndex {
+    /// Numbers of the topics that a filter wants; `None` when it wants all.
+    fn wanted(&self, filter: &Filter) -> Option<Vec<u32>> {
+        let wanted: Vec<u32> = match filter {
+            Filter::Everything => return None,
+            Filter::Topics(topics) => {
+                let numbers: HashSet<u32> =
+                    topics.iter().filter_map(|topic| self.topic_number(topic)).collect();
+                numbers.into_iter().collect()
+            }
+            Filter::Bloom(bloom) => {
+                let matches = |(number, topic): (usize, &super::index::TopicOrder)| {
+                    bloom.matches(topic.topic).then_some(number as u32)
+                };
+                self.topics.iter().enumerate().filter_map(matches).collect()
+            }
+        };
+        (wanted.len() < self.topics.len()).then_some(wanted)
+    }
+
+    /// Compares what a page costs: skipping over the unwanted, or finding the start of each wanted topic.
+    fn walk_is_cheaper(&self, wanted: &[u32], page: usize) -> bool {
+        let matching: usize = wanted.iter().map(|&number| self.topics[number as usize].order.len()).sum();
+        if wanted.len() < 2 || matching == 0 {
+            return false;
+        }
+        let steps = page.saturating_mul(self.by_position.len()) / matching;
+        steps < STEPS_PER_SEEK * wanted.len()
+    }
+
+    /// The record with this id.
+    pub(super) fn chosen_by_id(&self, id: &Hash) -> Option<Chosen> {
+        let number = self.find(id)?;
+        Some(self.chosen(number, &self.records[number]))
+    }
+
+    fn chosen(&self, number: u32, entry: &Entry) -> Chosen {
+        let topic = self.topics[entry.topic as usize].topic;
+        Chosen { number, position: entry.position, topic, seq: entry.seq, at: entry.at }
+    }
+}
+
+/// The range of positions that a question and its cursor leave; `None` when nothing can be in it.
+fn bounds(query: &Query) -> Option<Bounds> {
+    let mut bounds = Bounds {
+        low: Position::first_of(query.from_ns),
+        low_included: true,
+        high: Position::last_of(query.to_ns),
+        high_included: true,
+    };
+    match (query.cursor, query.direction) {
+        (Some(cursor), Direction::Ascending) if cursor >= bounds.low => {
+            (bounds.low, bounds.low_included) = (cursor, false);
+        }
+        (Some(cursor), Direction::Descending) if cursor <= bounds.high => {
+            (bounds.high, bounds.high_included) = (cursor, false);
+        }
+        _ => {}
+    }
+    (bounds.low <= bounds.high).then_some(bounds)
+}
+
+/// Takes records until a limit is met.
+#[derive(Debug, Clone)]
+struct Fill<'a> {
+    space: &'a SpaceIndex,
+    max_records: usize,
+    bytes_left: usize,
+    selection: Selection,
+}
+
+impl<'a> Fill<'a> {
+    fn new(space: &'a SpaceIndex, max_records: usize, max_bytes: usize) -> Self {
+        Self { space, max_records, bytes_left: max_bytes, selection: Selection::default() }
+    }
+
+    /// Takes a record, or breaks because the page is full and this one would follow it.
+    fn offer(&mut self, number: u32, entry: &Entry) -> ControlFlow<()> {
+        let bytes = self.space.body_bytes(entry);
+        let chosen = &mut self.selection.chosen;
+        if let Some(last) = chosen.last()
+            && (chosen.len() >= self.max_records || bytes > self.bytes_left)
+        {
+            self.selection.next = Some(last.position);
+            return ControlFlow::Break(());
+        }
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        chosen.push(self.space.chosen(number, entry));
+        ControlFlow::Continue(())
+    }
+
+    fn all_of(mut self, mut walk: impl Iterator<Item = (u32, &'a Entry)>) -> Selection {
+        let _ = walk.try_for_each(|(number, entry)| self.offer(number, entry));
+        self.selection
+    }
+
+    /// As [`Fill::all_of`], taking only records of the wanted topics; `None` when the page is not complete
+    /// within `budget` steps.
+    fn skipping(mut self, walk: Walk<'a>, wanted: &[u32], budget: usize) -> Option<Selection> {
+        let mut is_wanted = vec![false; self.space.topics.len()];
+        for &number in wanted {
+            is_wanted[number as usize] = true;
+        }
+        for (steps, (number, entry)) in walk.enumerate() {
+            if steps == budget {
+                return None;
+            }
+            if is_wanted[entry.topic as usize] && self.offer(number, entry).is_break() {
+                break;
+            }
+        }
+        Some(self.selection)
+    }
+}
+
+/// Several walks as one, in order.
+struct Merge<'a> {
+    walks: Vec<Walk<'a>>,
+    heads: BinaryHeap<Head<'a>>,
+    descending: bool,
+}
+
+impl<'a> Merge<'a> {
+    fn new(walks: impl Iterator<Item = Walk<'a>>, descending: bool) -> Self {
+        let mut merge = Self { walks: Vec::new(), heads: BinaryHeap::new(), descending };
+        for mut walk in walks {
+            let head = walk.next();
+            merge.push_head(head, merge.walks.len());
+            if head.is_some() {
+                merge.walks.push(walk);
+            }
+        }
+        merge
+    }
+
+    fn push_head(&mut self, head: Option<(u32, &'a Entry)>, walk: usize) {
+        if let Some((number, entry)) = head {
+            self.heads.push(Head { number, entry, walk, descending: self.descending });
+        }
+    }
+}
+
+impl<'a> Iterator for Merge<'a> {
+    type Item = (u32, &'a Entry);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let head = self.heads.pop()?;
+        let following = self.walks[head.walk].next();
+        self.push_head(following, head.walk);
+        Some((head.number, head.entry))
+    }
+}
+
+/// The next record of one walk; the greatest is the one that comes first.
+struct Head<'a> {
+    number: u32,
+    entry: &'a Entry,
+    walk: usize,
+    descending: bool,
+}
+
+impl Ord for Head<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = self.entry.position.cmp(&other.entry.position);
+        if self.descending { order } else { order.reverse() }
+    }
+}
+
+impl PartialOrd for Head<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Head<'_> {}

@@ -1,0 +1,330 @@
+//! The local store: the conformance suite, and what only it can do wrong: disks, restarts, crashes, damage.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use poste_journal::{FaultyDisk, Odds};
+use poste_service::Clock;
+use poste_wire::Topic;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+use super::*;
+use crate::store::conformance::{append, envelope, everything, new_record, walk};
+use crate::store::{Direction, ErrorKind, Filter};
+
+fn on_disk(disk: &FaultyDisk) -> LocalOptions {
+    let (clock, _) = Clock::manual(Duration::from_secs(1_700_000_000));
+    LocalOptions {
+        disk: Arc::new(disk.clone()),
+        segment_bytes: 32 * 1024,
+        ..LocalOptions::new("/archive", clock)
+    }
+}
+
+fn open() -> (LocalStore, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LocalOptions { segment_bytes: 64 * 1024, ..LocalOptions::new(dir.path(), Clock::system()) };
+    (LocalStore::open(options).unwrap(), dir)
+}
+
+mod conformance {
+    use super::open;
+
+    crate::store::conformance::suite!(open);
+}
+
+fn record(n: u32) -> NewRecord {
+    let data = n.to_be_bytes().repeat(1 + n as usize % 60);
+    new_record(&envelope(1000 + n % 300, Topic((n % 13).to_be_bytes()), &data))
+}
+
+fn records(numbers: impl Iterator<Item = u32>) -> Vec<NewRecord> {
+    numbers.map(record).collect()
+}
+
+fn segment(disk: &FaultyDisk, number: usize) -> PathBuf {
+    let mut names = disk.list(Path::new("/archive")).unwrap();
+    names.sort();
+    names.retain(|name| name.ends_with(".journal"));
+    Path::new("/archive").join(&names[number])
+}
+
+#[tokio::test]
+async fn a_restart_answers_the_same() {
+    let (store, dir) = open();
+    for first in (0..3000).step_by(100) {
+        append(&store, records(first..first + 100)).await;
+    }
+    let queries = [
+        everything(),
+        Query { direction: Direction::Descending, ..everything() },
+        Query { filter: Filter::Topics(vec![Topic(5_u32.to_be_bytes())]), ..everything() },
+    ];
+    let mut before = Vec::new();
+    for query in &queries {
+        before.push(walk(&store, query.clone()).await);
+    }
+    let stats = store.stats().await.unwrap();
+    store.close().await.unwrap();
+    let closed_stats = StoreStats { writable: true, ..stats };
+    drop(store);
+    let store = LocalStore::open(LocalOptions::new(dir.path(), Clock::system())).unwrap();
+    for (query, before) in queries.iter().zip(&before) {
+        assert_eq!(&walk(&store, query.clone()).await, before);
+    }
+    assert_eq!(before[0].len(), 3000);
+    assert_eq!(store.stats().await.unwrap(), closed_stats);
+    assert_eq!(append(&store, records(0..1)).await, [Outcome::Duplicate]);
+    assert_eq!(append(&store, records(3000..3001)).await, [Outcome::Stored]);
+    assert_eq!(*store.head().borrow(), 3001, "seq goes on behind what was there");
+}
+
+#[tokio::test]
+async fn a_second_process_gets_a_clear_error() {
+    let (_store, dir) = open();
+    let error = LocalStore::open(LocalOptions::new(dir.path(), Clock::system())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+}
+
+/// Every record that was acknowledged as stored, by what it must come back as.
+async fn lost(store: &LocalStore, acknowledged: &HashMap<Hash, Bytes>) -> usize {
+    let found: HashMap<Hash, Bytes> =
+        walk(store, everything()).await.into_iter().map(|record| (record.position.id, record.body)).collect();
+    acknowledged.iter().filter(|(id, body)| found.get(*id) != Some(*body)).count()
+}
+
+/// Appends under faults, cuts the power at random moments, and returns how many acknowledged records were
+/// missing afterwards.
+async fn power_cuts(seed: u64, disk: &FaultyDisk, odds: Odds) -> usize {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut acknowledged = HashMap::new();
+    let mut number = 0;
+    let mut missing = 0;
+    for _ in 0..5 {
+        disk.set_odds(Odds::default());
+        let store = LocalStore::open(on_disk(disk)).unwrap();
+        missing += lost(&store, &acknowledged).await;
+        disk.set_odds(odds);
+        let mut pending = Vec::new();
+        for _ in 0..random.random_range(1..20) {
+            let count = random.random_range(1..30);
+            let batch = records(number..number + count);
+            number += count;
+            pending.push((batch.clone(), store.append(batch).await.unwrap()));
+            if random.random_range(0..3) == 0 {
+                let (batch, outcomes) = pending.remove(0);
+                keep(&mut acknowledged, &batch, &outcomes.await);
+            }
+        }
+        // The rest is in flight: acknowledged before the cut, or not at all.
+        disk.crash();
+        for (batch, outcomes) in pending {
+            keep(&mut acknowledged, &batch, &outcomes.await);
+        }
+        drop(store);
+    }
+    disk.set_odds(Odds::default());
+    let store = LocalStore::open(on_disk(disk)).unwrap();
+    assert!(acknowledged.len() > 10, "seed {seed}: the faults left nothing to check");
+    missing + lost(&store, &acknowledged).await
+}
+
+fn keep(acknowledged: &mut HashMap<Hash, Bytes>, batch: &[NewRecord], outcomes: &[Outcome]) {
+    for (record, outcome) in batch.iter().zip(outcomes) {
+        match outcome {
+            Outcome::Stored => {
+                acknowledged.insert(Hash::of(&record.body), record.body.clone());
+            }
+            Outcome::Unavailable(_) => {}
+            other => panic!("{other:?} for a new record"),
+        }
+    }
+}
+
+fn first_seed() -> u64 {
+    let seed = std::env::var("POSTE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(rand::rng().next_u32()));
+    println!("POSTE_SEED={seed}");
+    seed
+}
+
+#[tokio::test]
+async fn j1_acknowledged_records_survive_power_cuts() {
+    let first = first_seed();
+    for seed in first..first + 20 {
+        let disk = FaultyDisk::new(seed);
+        assert_eq!(power_cuts(seed, &disk, Odds::default()).await, 0, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn j2_acknowledged_records_survive_faults_and_power_cuts() {
+    let first = first_seed();
+    let odds = Odds { short_write: 1000, write_error: 300, sync_error: 500, read_error: 0 };
+    for seed in first..first + 20 {
+        let disk = FaultyDisk::new(seed);
+        assert_eq!(power_cuts(seed, &disk, odds).await, 0, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn the_power_cut_test_sees_a_disk_that_skips_fsync() {
+    let first = first_seed();
+    let mut missing = 0;
+    for seed in first..first + 20 {
+        let disk = FaultyDisk::new(seed);
+        // The store's own files are there before the disk begins to lie.
+        LocalStore::open(on_disk(&disk)).unwrap().close().await.unwrap();
+        disk.lose_syncs();
+        missing += power_cuts(seed, &disk, Odds::default()).await;
+    }
+    assert!(missing > 0, "a disk that skips fsync must lose acknowledged records");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_refused_and_recovered_from_without_a_restart() {
+    let disk = FaultyDisk::new(1);
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    let mut writable = store.writable();
+    assert_eq!(append(&store, records(0..1)).await, [Outcome::Stored]);
+    disk.set_capacity(Some(150));
+    let refused = append(&store, vec![record(1), record(0), record(1)]).await;
+    let reason = Outcome::Unavailable("the archive's disk is full".to_owned());
+    assert_eq!(
+        refused,
+        [reason.clone(), reason.clone(), reason],
+        "nothing is promised in a group that failed"
+    );
+    writable.wait_for(|writable| !writable).await.unwrap();
+    assert!(!store.stats().await.unwrap().writable);
+    assert_eq!(walk(&store, everything()).await.len(), 1, "what is there is answered meanwhile");
+    disk.set_capacity(None);
+    writable.wait_for(|writable| *writable).await.unwrap();
+    assert_eq!(append(&store, vec![record(1), record(0)]).await, [Outcome::Stored, Outcome::Duplicate]);
+    assert_eq!(*store.head().borrow(), 2, "a group that was refused takes no seq");
+    store.close().await.unwrap();
+    drop(store);
+    disk.crash();
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    assert_eq!(walk(&store, everything()).await.len(), 2);
+}
+
+#[tokio::test]
+async fn j2_nothing_is_acknowledged_while_the_disk_is_broken() {
+    let disk = FaultyDisk::new(2);
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    append(&store, records(0..10)).await;
+    disk.set_odds(Odds { sync_error: 10_000, ..Odds::default() });
+    for n in 10..20 {
+        assert!(matches!(append(&store, records(n..n + 1)).await[0], Outcome::Unavailable(_)));
+    }
+    assert_eq!(walk(&store, everything()).await.len(), 10, "J1: nothing of it is visible");
+    disk.set_odds(Odds::default());
+    store.writable().wait_for(|writable| *writable).await.unwrap();
+    assert_eq!(append(&store, records(10..11)).await, [Outcome::Stored]);
+}
+
+#[tokio::test]
+async fn j3_damage_is_reported_and_everything_else_is_answered() {
+    let disk = FaultyDisk::new(3);
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    append(&store, records(0..100)).await;
+    store.close().await.unwrap();
+    drop(store);
+    disk.damage(&segment(&disk, 0), 2000, 0x10).unwrap();
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.quarantined, stats.spaces[0].records), (1, 99));
+    assert!(stats.quarantined_bytes > 0);
+    let stored: Vec<Outcome> = append(&store, records(0..100)).await;
+    assert_eq!(
+        stored.iter().filter(|outcome| **outcome == Outcome::Stored).count(),
+        1,
+        "the gap can be filled"
+    );
+    assert_eq!(walk(&store, everything()).await.len(), 100);
+}
+
+#[tokio::test]
+async fn j3_damage_that_a_reader_meets_goes_to_quarantine() {
+    let disk = FaultyDisk::new(4);
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    append(&store, records(0..100)).await;
+    disk.damage(&segment(&disk, 0), 2000, 0x10).unwrap();
+    assert_eq!(walk(&store, everything()).await.len(), 99);
+    assert_eq!(store.stats().await.unwrap().quarantined, 1);
+    let again = append(&store, records(0..100)).await;
+    assert_eq!(again.iter().filter(|outcome| **outcome == Outcome::Stored).count(), 1);
+    assert_eq!(walk(&store, everything()).await.len(), 100);
+    let tail = TailQuery {
+        space: Space::Waku1,
+        after: 0,
+        until: None,
+        topics: None,
+        max_records: 1000,
+        max_bytes: usize::MAX,
+    };
+    assert_eq!(store.tail(tail).await.unwrap().records.len(), 100);
+}
+
+#[tokio::test]
+async fn a_seq_is_never_given_twice_even_when_the_end_is_lost() {
+    let disk = FaultyDisk::new(5);
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    append(&store, records(0..10)).await;
+    let last = *store.head().borrow();
+    drop(store);
+    let path = segment(&disk, 0);
+    let len = disk.open(&path).unwrap().len().unwrap();
+    disk.shorten(&path, len as usize - 1).unwrap();
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    assert!(*store.head().borrow() < last);
+    append(&store, records(20..21)).await;
+    assert!(*store.head().borrow() > last, "a reader may have seen the lost record's seq");
+}
+
+#[tokio::test]
+async fn files_that_are_not_of_this_store_are_refused() {
+    let disk = FaultyDisk::new(6);
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    append(&store, records(0..1)).await;
+    drop(store);
+    let meta = Path::new("/archive/meta");
+    disk.damage(meta, 15, 1).unwrap();
+    let error = LocalStore::open(on_disk(&disk)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("meta: is damaged"), "{error}");
+    disk.remove(meta).unwrap();
+    let error = LocalStore::open(on_disk(&disk)).unwrap_err();
+    assert!(error.to_string().contains("no `meta`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_the_queue_is_refused_and_smaller_ones_wait() {
+    let disk = FaultyDisk::new(7);
+    let store = LocalStore::open(LocalOptions { queue_records: 10, ..on_disk(&disk) }).unwrap();
+    let error = store.append(records(0..11)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let mut pending = Vec::new();
+    for first in (0..200).step_by(10) {
+        pending.push(store.append(records(first..first + 10)).await.unwrap());
+    }
+    for pending in pending {
+        assert!(pending.await.iter().all(|outcome| *outcome == Outcome::Stored));
+    }
+    assert_eq!(walk(&store, everything()).await.len(), 200);
+}
+
+#[tokio::test]
+async fn one_fsync_serves_a_group() {
+    let disk = FaultyDisk::new(8);
+    let options = LocalOptions { segment_bytes: 1 << 30, ..on_disk(&disk) };
+    let store = LocalStore::open(options).unwrap();
+    let before = disk.syncs();
+    assert!(append(&store, records(0..1000)).await.iter().all(|outcome| *outcome == Outcome::Stored));
+    assert_eq!(disk.syncs() - before, 1);
+}

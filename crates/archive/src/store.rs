@@ -1,0 +1,263 @@
+//! The seam between the archive and what keeps its records: [`ArchiveStore`] speaks the archive's language,
+//! so that journal files, a database or memory can stand behind it.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+#[cfg(feature = "test-hooks")]
+mod dropping;
+mod error;
+mod memory;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use poste_wire::{Bloom, Hash, Topic};
+use tokio::sync::watch;
+
+use crate::record::{Position, Record, Refusal, Space};
+
+#[cfg(feature = "test-hooks")]
+pub use dropping::DroppingStore;
+pub use error::{ErrorKind, StoreError};
+pub use memory::MemoryStore;
+
+/// What keeps the records. Every implementation passes one conformance suite, a model test against an
+/// ordered map.
+#[tonic::async_trait]
+pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
+    /// Who this store is: made once, kept for ever.
+    fn store_id(&self) -> StoreId;
+
+    /// Hands over a batch and returns once there is room for it; the [`Pending`] then ends when every record
+    /// is durable and answerable, or refused. Batches of one caller are stored in the order of the calls.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the store is closed, [`ErrorKind::Invalid`] when the batch is larger
+    /// than the store's whole queue.
+    async fn append(&self, batch: Vec<NewRecord>) -> Result<Pending, StoreError>;
+
+    /// One page of history. There is no state between pages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when bodies cannot be read now.
+    async fn page(&self, query: Query) -> Result<Page, StoreError>;
+
+    /// Records in order of arrival. It never waits: [`ArchiveStore::head`] tells when there is more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when bodies cannot be read now.
+    async fn tail(&self, query: TailQuery) -> Result<TailPage, StoreError>;
+
+    /// The seq of the newest answerable record, as it grows; 0 in an empty store.
+    fn head(&self) -> watch::Receiver<u64>;
+
+    /// Whether the store takes records, as it changes.
+    fn writable(&self) -> watch::Receiver<bool>;
+
+    /// For each id the record, if it is stored; with an empty body unless asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when bodies cannot be read now.
+    async fn lookup(
+        &self,
+        space: Space,
+        ids: Vec<Hash>,
+        with_bodies: bool,
+    ) -> Result<Vec<Option<Record>>, StoreError>;
+
+    /// What the store holds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the store cannot tell now.
+    async fn stats(&self) -> Result<StoreStats, StoreError>;
+
+    /// Finishes what was handed over, makes it durable and gives the store's files back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when the last of it could not be made durable; it
+    /// was not acknowledged then.
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Identity of a store: 16 random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId(pub [u8; 16]);
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What a writer sends: the rest is derived.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewRecord {
+    /// Where it belongs.
+    pub space: Space,
+    /// The bytes as received.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for NewRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewRecord").field("space", &self.space).field("body_bytes", &self.body.len()).finish()
+    }
+}
+
+/// What became of one record of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Now durable and answerable.
+    Stored,
+    /// Was already durable and answerable; the first record stays.
+    Duplicate,
+    /// Not a record: sending it again does not help.
+    Refused(Refusal),
+    /// The store cannot take it now: send it again later. The text is for people.
+    Unavailable(String),
+}
+
+/// The outcomes of a batch, one for each record in its order, once they are known. Dropping it takes nothing
+/// back.
+pub struct Pending(Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>);
+
+impl Pending {
+    /// Outcomes that a future will bring.
+    pub fn new(outcomes: impl Future<Output = Vec<Outcome>> + Send + 'static) -> Self {
+        Self(Box::pin(outcomes))
+    }
+
+    /// Outcomes that are known already.
+    #[must_use]
+    pub fn ready(outcomes: Vec<Outcome>) -> Self {
+        Self::new(std::future::ready(outcomes))
+    }
+}
+
+impl Future for Pending {
+    type Output = Vec<Outcome>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<Outcome>> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").finish_non_exhaustive()
+    }
+}
+
+/// Which records of a range are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filter {
+    /// All.
+    Everything,
+    /// Those of these topics; none matches nothing.
+    Topics(Vec<Topic>),
+    /// Those whose topic's projection the filter covers.
+    Bloom(Box<Bloom>),
+}
+
+/// Which way a walk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Oldest first.
+    Ascending,
+    /// Newest first.
+    Descending,
+}
+
+/// A question for one page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// Where to look.
+    pub space: Space,
+    /// Inclusive lower bound of the creation time, nanoseconds.
+    pub from_ns: i64,
+    /// Inclusive upper bound of the creation time, nanoseconds.
+    pub to_ns: i64,
+    /// Which records of the range.
+    pub filter: Filter,
+    /// In which order.
+    pub direction: Direction,
+    /// The most records of a page, at least 1.
+    pub max_records: usize,
+    /// The most bytes of bodies on a page; a single larger record still makes one.
+    pub max_bytes: usize,
+    /// Continue behind this position (ascending) or before it (descending).
+    pub cursor: Option<Position>,
+}
+
+/// One page of history.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The records, in the order asked for.
+    pub records: Vec<Record>,
+    /// The cursor of the next page; absent at the end of the range.
+    pub next: Option<Position>,
+}
+
+/// A question for records in order of arrival.
+#[derive(Debug, Clone)]
+pub struct TailQuery {
+    /// Where to look.
+    pub space: Space,
+    /// Records behind this seq.
+    pub after: u64,
+    /// And up to this one, if given.
+    pub until: Option<u64>,
+    /// Records of these topics, or all.
+    pub topics: Option<HashSet<Topic>>,
+    /// The most records, at least 1.
+    pub max_records: usize,
+    /// The most bytes of bodies; a single larger record still comes.
+    pub max_bytes: usize,
+}
+
+/// Records in order of arrival.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TailPage {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Everything up to this seq has been looked at: continue behind it. It may be larger than the last
+    /// record's.
+    pub scanned: u64,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// The highest seq given.
+    pub seq: u64,
+    /// Each space that holds something.
+    pub spaces: Vec<SpaceStats>,
+    /// Bytes of the store's files.
+    pub file_bytes: u64,
+    /// Damaged places that were quarantined; each may be a gap.
+    pub quarantined: u64,
+    /// Bytes in them.
+    pub quarantined_bytes: u64,
+    /// Whether the store takes records.
+    pub writable: bool,
+}
+
+/// What one space holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpaceStats {
+    /// Which.
+    pub space: Space,
+    /// How many records.
+    pub records: u64,
+    /// Sum of the bodies, bytes.
+    pub bytes: u64,
+    /// How many distinct topics.
+    pub topics: u64,
+    /// Creation time of the oldest record, nanoseconds.
+    pub oldest_ns: Option<i64>,
+    /// Creation time of the newest record, nanoseconds.
+    pub newest_ns: Option<i64>,
+}

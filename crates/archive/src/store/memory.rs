@@ -1,0 +1,217 @@
+//! The small twin: a store in memory, for the tests of whatever asks an archive. It answers by walking an
+//! ordered map, so its answers are easy to believe and slow.
+
+use std::collections::{BTreeMap, HashMap};
+
+use parking_lot::RwLock;
+use poste_wire::{Hash, Topic};
+use tokio::sync::watch;
+
+use super::{
+    ArchiveStore, Direction, Filter, NewRecord, Outcome, Page, Pending, Query, SpaceStats, StoreError,
+    StoreId, StoreStats, TailPage, TailQuery,
+};
+use crate::record::{Derived, Position, Record, Space};
+
+/// A store that forgets everything when it is dropped.
+#[derive(Debug)]
+pub struct MemoryStore {
+    store_id: StoreId,
+    state: RwLock<State>,
+    head: watch::Sender<u64>,
+    writable: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    /// By position, within each space.
+    records: BTreeMap<(Space, Position), Record>,
+    by_id: HashMap<(Space, Hash), Position>,
+    /// By order of arrival.
+    arrivals: Vec<(Space, Position)>,
+}
+
+impl MemoryStore {
+    /// An empty store with this identity.
+    #[must_use]
+    pub fn new(store_id: StoreId) -> Self {
+        Self {
+            store_id,
+            state: RwLock::default(),
+            head: watch::Sender::new(0),
+            writable: watch::Sender::new(true),
+        }
+    }
+
+    /// Makes it refuse records with [`Outcome::Unavailable`], as a full disk does, or take them again.
+    pub fn set_writable(&self, writable: bool) {
+        self.writable.send_replace(writable);
+    }
+}
+
+#[tonic::async_trait]
+impl ArchiveStore for MemoryStore {
+    fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
+    async fn append(&self, batch: Vec<NewRecord>) -> Result<Pending, StoreError> {
+        let mut state = self.state.write();
+        if state.closed {
+            return Err(StoreError::Closed);
+        }
+        let writable = *self.writable.borrow();
+        let outcomes = batch.into_iter().map(|record| state.add(record, writable)).collect();
+        self.head.send_replace(state.arrivals.len() as u64);
+        Ok(Pending::ready(outcomes))
+    }
+
+    async fn page(&self, query: Query) -> Result<Page, StoreError> {
+        let state = self.state.read();
+        let (from, to) = (Position::first_of(query.from_ns), Position::last_of(query.to_ns));
+        if from > to {
+            return Ok(Page::default());
+        }
+        let range = state.records.range((query.space, from)..=(query.space, to)).map(|(_, record)| record);
+        let wanted = |record: &&Record| {
+            query.filter.matches(record.topic)
+                && query.cursor.is_none_or(|cursor| match query.direction {
+                    Direction::Ascending => record.position > cursor,
+                    Direction::Descending => record.position < cursor,
+                })
+        };
+        let page = match query.direction {
+            Direction::Ascending => fill(range.filter(wanted), query.max_records, query.max_bytes),
+            Direction::Descending => fill(range.rev().filter(wanted), query.max_records, query.max_bytes),
+        };
+        Ok(page)
+    }
+
+    async fn tail(&self, query: TailQuery) -> Result<TailPage, StoreError> {
+        let state = self.state.read();
+        let end = (state.arrivals.len() as u64).min(query.until.unwrap_or(u64::MAX));
+        let after = query.after.min(end);
+        let arrivals = state.arrivals[after as usize..end as usize].iter();
+        let wanted = arrivals
+            .filter(|(space, _)| *space == query.space)
+            .filter_map(|place| state.records.get(place))
+            .filter(|record| query.topics.as_ref().is_none_or(|topics| topics.contains(&record.topic)));
+        let Page { records, next } = fill(wanted, query.max_records, query.max_bytes);
+        let scanned = match (next, records.last()) {
+            (Some(_), Some(last)) => last.seq,
+            _ => end.max(query.after),
+        };
+        Ok(TailPage { records, scanned })
+    }
+
+    fn head(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    fn writable(&self) -> watch::Receiver<bool> {
+        self.writable.subscribe()
+    }
+
+    async fn lookup(
+        &self,
+        space: Space,
+        ids: Vec<Hash>,
+        with_bodies: bool,
+    ) -> Result<Vec<Option<Record>>, StoreError> {
+        let state = self.state.read();
+        let find = |id| {
+            let position = state.by_id.get(&(space, id))?;
+            let mut record = state.records.get(&(space, *position))?.clone();
+            if !with_bodies {
+                record.body.clear();
+            }
+            Some(record)
+        };
+        Ok(ids.into_iter().map(find).collect())
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let state = self.state.read();
+        let records: Vec<&Record> = state.records.values().collect();
+        let topics: std::collections::HashSet<Topic> = records.iter().map(|record| record.topic).collect();
+        let space = SpaceStats {
+            space: Space::Waku1,
+            records: records.len() as u64,
+            bytes: records.iter().map(|record| record.body.len() as u64).sum(),
+            topics: topics.len() as u64,
+            oldest_ns: records.first().map(|record| record.position.time_ns),
+            newest_ns: records.last().map(|record| record.position.time_ns),
+        };
+        Ok(StoreStats {
+            seq: state.arrivals.len() as u64,
+            spaces: if records.is_empty() { Vec::new() } else { vec![space] },
+            writable: *self.writable.borrow() && !state.closed,
+            ..StoreStats::default()
+        })
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.state.write().closed = true;
+        self.writable.send_replace(false);
+        Ok(())
+    }
+}
+
+impl State {
+    fn add(&mut self, new: NewRecord, writable: bool) -> Outcome {
+        let derived = match Derived::of(new.space, &new.body) {
+            Ok(derived) => derived,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        if !writable {
+            return Outcome::Unavailable("the store takes nothing now".to_owned());
+        }
+        let Derived { position, topic } = derived;
+        if self.by_id.contains_key(&(new.space, position.id)) {
+            return Outcome::Duplicate;
+        }
+        self.arrivals.push((new.space, position));
+        self.by_id.insert((new.space, position.id), position);
+        let seq = self.arrivals.len() as u64;
+        self.records.insert((new.space, position), Record { position, topic, seq, body: new.body });
+        Outcome::Stored
+    }
+}
+
+impl Filter {
+    pub(crate) fn matches(&self, topic: Topic) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Topics(topics) => topics.contains(&topic),
+            Self::Bloom(bloom) => bloom.matches(topic),
+        }
+    }
+}
+
+/// Takes records until a limit is met; `next` when one more would have followed.
+fn fill<'a>(records: impl Iterator<Item = &'a Record>, max_records: usize, max_bytes: usize) -> Page {
+    let mut page = Page::default();
+    let mut bytes = 0_usize;
+    for record in records {
+        bytes = bytes.saturating_add(record.body.len());
+        let full = page.records.len() >= max_records || bytes > max_bytes;
+        if full && !page.records.is_empty() {
+            page.next = page.records.last().map(|last| last.position);
+            break;
+        }
+        page.records.push(record.clone());
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> (MemoryStore, ()) {
+        (MemoryStore::new(StoreId([1; 16])), ())
+    }
+
+    crate::store::conformance::suite!(open);
+}
