@@ -22,7 +22,7 @@ pub(crate) async fn run(node: Arc<Node>, enode: Enode, stop: CancellationToken) 
             () = stop.cancelled() => return,
         };
         if let Some((connection, address)) = dialled {
-            peer::serve(Arc::clone(&node), connection, address, false, false, stop.clone()).await;
+            Box::pin(peer::serve(Arc::clone(&node), connection, address, false, false, stop.clone())).await;
         }
         tokio::select! {
             () = tokio::time::sleep(REDIAL) => {}

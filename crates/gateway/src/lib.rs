@@ -166,7 +166,10 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
         mail_stop.cancel();
         if timeout(drain, &mut archiving).await.is_err() {
             let waiting = node.mail.waiting().count;
-            warn!(waiting, "stopped with envelopes that the archive did not take; none of them was confirmed");
+            warn!(
+                waiting,
+                "stopped with envelopes that the archive did not take; none of them was confirmed"
+            );
         }
         info!("the gateway has stopped");
         Ok::<(), ServiceError>(())

@@ -70,7 +70,9 @@ async fn welcome(
     };
     drop(handshaking);
     match connection {
-        Ok(Some(connection)) => peer::serve(node, connection, address, true, true, stop).await,
+        Ok(Some(connection)) => {
+            Box::pin(peer::serve(node, connection, address, true, true, stop)).await;
+        }
         Ok(None) => {}
         Err(reason) => {
             debug!(reason, "an inbound handshake came to nothing");

@@ -288,12 +288,12 @@ mod tests {
     fn what_expires_first_makes_room() {
         let one = envelope(1, 100).rlp().len();
         let pool = Pool::new(2 * one);
-        for (number, expiry) in [(1, 300), (2, 100), (3, 200)] {
+        for (number, expiry) in [(1, 120), (2, 100), (3, 110)] {
             pool.offer(&envelope(number, expiry), 1.0, None, stored).unwrap();
         }
-        assert_eq!(take(&pool, A, 0, 1 << 20).0, [envelope(1, 300), envelope(3, 200)]);
-        assert_eq!(pool.sweep(200), 0);
-        assert_eq!(pool.sweep(201), 1);
+        assert_eq!(take(&pool, A, 0, 1 << 20).0, [envelope(1, 120), envelope(3, 110)]);
+        assert_eq!(pool.sweep(110), 0);
+        assert_eq!(pool.sweep(111), 1);
         assert_eq!(pool.size(), (1, one));
     }
 
