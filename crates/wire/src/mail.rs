@@ -10,6 +10,8 @@ mod refusal;
 mod sealed;
 mod validate;
 
+use std::fmt;
+
 use bytes::Bytes;
 
 pub use direct::{DirectRequest, MailRequestPacket};
@@ -23,7 +25,7 @@ pub use validate::{BINARY_MAX_RANGE_SECONDS, Filter, MAX_LIMIT, MAX_TOPICS, OPEN
 use crate::{Bloom, Cursor, Topic};
 
 /// A request for mail as it was written, nothing checked: lengths and bounds are those of the sender.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct MailRequest {
     /// Not created before this, unix seconds.
     pub lower: u32,
@@ -64,6 +66,21 @@ impl MailRequest {
     pub fn with_cursor(mut self, cursor: Option<Cursor>) -> Self {
         self.cursor = cursor.map_or_else(Bytes::new, |cursor| Bytes::copy_from_slice(&cursor.to_bytes()));
         self
+    }
+}
+
+/// Without what tells a reader's interests.
+impl fmt::Debug for MailRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MailRequest")
+            .field("lower", &self.lower)
+            .field("upper", &self.upper)
+            .field("bloom", &format_args!("{} bytes", self.bloom.len()))
+            .field("topics", &self.topics.len())
+            .field("limit", &self.limit)
+            .field("cursor", &format_args!("{} bytes", self.cursor.len()))
+            .field("batch", &self.batch)
+            .finish()
     }
 }
 

@@ -1,6 +1,8 @@
 //! The envelope that a request travels in: sealed with the mailserver's password key, or to its node key, and signed
 //! with the sender's node key, at topic 0. Deployed mailservers want the signature but do not ask whose it is.
 
+use std::fmt;
+
 use poste_codec::{PublicKey, SecretKey};
 use zeroize::Zeroizing;
 
@@ -13,7 +15,7 @@ use crate::{Envelope, Topic};
 pub const REQUEST_TTL: u32 = 50;
 
 /// What a request's envelope is made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct RequestSeal<'a> {
     /// The request, in the layout that the mailserver reads.
     pub payload: &'a [u8],
@@ -29,6 +31,16 @@ pub struct RequestSeal<'a> {
     pub nonce: [u8; 12],
     /// Fresh random bytes, of which as many are used as the padding is long.
     pub padding: &'a [u8; payload::MAX_PADDING],
+}
+
+impl fmt::Debug for RequestSeal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestSeal")
+            .field("payload", &format_args!("{} bytes", self.payload.len()))
+            .field("now", &self.now)
+            .field("pow_target", &self.pow_target)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Seals, signs and mines a request. Mining takes as long as the target wants: see [`pow::mine`].
@@ -64,12 +76,18 @@ pub struct RequestKeys<'a> {
 }
 
 /// A request that was opened.
-#[derive(Debug)]
 pub struct OpenedRequest {
     /// The request, in one of its layouts: see [`super::MailRequest::decode`].
     pub payload: Zeroizing<Vec<u8>>,
     /// Who signed it; not necessarily the peer that sent it.
     pub signer: PublicKey,
+}
+
+impl fmt::Debug for OpenedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = format_args!("{} bytes", self.payload.len());
+        f.debug_struct("OpenedRequest").field("payload", &payload).finish_non_exhaustive()
+    }
 }
 
 /// Opens a request's envelope, with the checks of deployed servers in their order.
