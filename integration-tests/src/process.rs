@@ -44,6 +44,11 @@ pub struct Ended {
 }
 
 impl Process {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts `command`; `name` is what errors call it.
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
         let mut child = command

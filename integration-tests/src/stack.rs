@@ -43,6 +43,13 @@ impl Stack {
         &self.ready
     }
 
+    /// Its resident memory now, KiB.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a VmRSS line")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// Kills it at once (SIGKILL), as a power button would end the process.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
