@@ -125,10 +125,17 @@ impl Outbox {
 
     /// Sends until `stop`, then until the outbox is empty (the caller sets the deadline).
     pub(crate) async fn run(self: Arc<Self>, archive: Target, writer_id: String, stop: CancellationToken) {
+        tokio::select! {
+            () = self.send_all(&archive, &writer_id, &stop) => {}
+            () = self.stopped_empty(&stop) => {}
+        }
+    }
+
+    async fn send_all(&self, archive: &Target, writer_id: &str, stop: &CancellationToken) {
         let mut pause = FIRST_PAUSE;
         while !(stop.is_cancelled() && self.state.lock().count == 0) {
             let mut sent = HashMap::new();
-            let end = self.stream(&archive, &writer_id, &stop, &mut sent, &mut pause).await;
+            let end = self.stream(archive, writer_id, stop, &mut sent, &mut pause).await;
             self.take_back(sent);
             let Err(end) = end else { continue };
             let waiting = self.size();
@@ -139,6 +146,14 @@ impl Outbox {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Ends at the stop if nothing waits then: an archive that is away must not hold up an idle gateway.
+    async fn stopped_empty(&self, stop: &CancellationToken) {
+        stop.cancelled().await;
+        if self.state.lock().count > 0 {
+            std::future::pending().await
         }
     }
 
