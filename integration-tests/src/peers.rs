@@ -28,6 +28,7 @@ fn build() -> Result<&'static Path> {
 fn go_build() -> Result<PathBuf> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
     let programs = crate::stack::target_directory()?.join("peers");
+    std::fs::create_dir_all(&programs)?; // `go build -o` takes a directory only if it exists
     let mut go = Command::new("go");
     go.current_dir(sources).env("CGO_ENABLED", "0").arg("build");
     if refuses_linkname()? {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Ended, Process};
+use crate::process::Process;
 
 /// How long a start may take. A loaded machine gets more than the promise of five seconds.
 const START: Duration = Duration::from_secs(30);
@@ -16,7 +16,7 @@ const START: Duration = Duration::from_secs(30);
 /// A running `poste up`. It is killed when dropped, and its data directory removed.
 #[derive(Debug)]
 pub struct Stack {
-    process: Process,
+    process: Option<Process>,
     arguments: Vec<String>,
     data: TempDir,
     ready: Value,
@@ -29,13 +29,13 @@ impl Stack {
         let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let mut command = poste()?;
         command.arg("up").arg("--data").arg(data.path()).arg("--ephemeral-ports").args(&arguments);
-        let (process, ready) = start(&mut command)?;
-        Ok(Self { process, arguments, data, ready })
+        let (process, ready) = start("poste up", &mut command)?;
+        Ok(Self { process: Some(process), arguments, data, ready })
     }
 
     /// The address of the node.
     pub fn enode(&self) -> &str {
-        self.ready["enode"].as_str().expect("checked at start")
+        self.ready["enode"].as_str().unwrap_or_default()
     }
 
     /// The ready line.
@@ -45,32 +45,37 @@ impl Stack {
 
     /// Its resident memory now, KiB.
     pub fn resident_kib(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let process = self.process.as_ref().context("it runs")?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a VmRSS line")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
     /// Kills it at once (SIGKILL), as a power button would end the process.
     pub fn kill(&mut self) -> Result<()> {
-        self.process.kill()
+        match self.process.take() {
+            Some(mut process) => process.kill(),
+            None => Ok(()),
+        }
     }
 
-    /// Starts it again after [`Stack::kill`], on the same data and the same RLPx port: the enode is the same.
+    /// Asks it to stop (SIGTERM) and waits for it, which must be exit code 0 within the time.
+    pub fn stop(&mut self, within: Duration) -> Result<()> {
+        let process = self.process.take().context("it runs")?;
+        process.terminate()?;
+        process.succeed(within).map(drop)
+    }
+
+    /// Starts it again after [`Stack::kill`] or [`Stack::stop`], on the same data and the same RLPx port: the enode is the same.
     pub fn restart(&mut self) -> Result<()> {
         let address = self.enode().rsplit_once('@').context("an enode with an address")?.1.to_owned();
         let mut command = poste()?;
         command.arg("up").arg("--data").arg(self.data.path()).arg("--ephemeral-ports");
         command.args(["--gateway-rlpx-listen", &address]).args(&self.arguments);
-        let (process, ready) = start(&mut command)?;
+        let (process, ready) = start("poste up", &mut command)?;
         ensure!(ready["enode"] == self.ready["enode"], "another enode after the restart: {ready}");
-        (self.process, self.ready) = (process, ready);
+        (self.process, self.ready) = (Some(process), ready);
         Ok(())
-    }
-
-    /// Asks it to stop (SIGTERM) and waits for it, which must be exit code 0 within the time.
-    pub fn stop(self, within: Duration) -> Result<Ended> {
-        self.process.terminate()?;
-        self.process.succeed(within)
     }
 }
 
@@ -101,9 +106,9 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
     Ok(directory.to_owned())
 }
 
-fn start(command: &mut Command) -> Result<(Process, Value)> {
-    let process = Process::start("poste up", command)?;
+/// Starts a server and waits for its ready line.
+pub fn start(name: &str, command: &mut Command) -> Result<(Process, Value)> {
+    let process = Process::start(name, command)?;
     let ready = process.event("ready", START)?;
-    ensure!(ready["enode"].is_string(), "the ready line has no enode: {ready}");
     Ok((process, ready))
 }

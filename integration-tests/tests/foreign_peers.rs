@@ -1,6 +1,7 @@
 //! Foreign peers judge the stack: what one posts and leaves behind, another one with another key fetches, envelope for
 //! envelope and byte for byte. The peers run go-ethereum's code (see `peers/`).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use poste_integration_tests::mail::{self, Mail};
 use poste_integration_tests::process::{Ended, Process};
 use poste_integration_tests::stack::{Stack, poste};
 use poste_integration_tests::{peers, requirement};
+use serde_json::Value;
 
 /// 1,000 envelopes of 20 topics and 5 sizes, 400 of them created in one second. The first topic is one whose three bloom
 /// bits share a byte: go-ethereum's filters lose one of them, ours must find it all the same.
@@ -125,8 +127,16 @@ fn poste_fetches_from_go_ethereums_own_mailserver() -> Result<()> {
     let fetch =
         run(poste()?.args(["mail", "fetch", "--json", "--timeout", "3s", "--from", enode]).args(topic))?;
     mail::ensure_equal(&of_topic(&posted, SHARED_BYTE_TOPIC), &mail::collect(&fetch.events, "envelope")?)?;
+
+    let post = run(
+        poste()?.args(["mail", "post", "--json", "--to", enode, "--topic", "0a0b0c0d", "--count", "50"])
+    )?;
+    let posted = hashes(&post.events, "posted");
+    server.count("50 more archived envelopes", 1050, LONG, |event| event["event"] == "archived")?;
     server.terminate()?;
-    server.succeed(LONG).map(drop)
+    let archived = hashes(&server.succeed(LONG)?.events, "archived");
+    ensure!(posted.len() == 50 && posted.is_subset(&archived), "go-ethereum archived something else");
+    Ok(())
 }
 
 fn run(command: &mut Command) -> Result<Ended> {
@@ -150,8 +160,8 @@ fn whisper_fetch(stack: &Stack, expected: usize, arguments: &[&str]) -> Result<M
 
 /// The load is what the test wants: 20 topics, 5 sizes, 400 envelopes in one second.
 fn ensure_as_planned(posted: &Mail) -> Result<()> {
-    let mut seconds = std::collections::BTreeMap::new();
-    let mut sizes = std::collections::BTreeSet::new();
+    let mut seconds = BTreeMap::new();
+    let mut sizes = BTreeSet::new();
     for item in posted.values() {
         *seconds.entry(item.time).or_insert(0) += 1;
         sizes.insert(item.data.len() / 200);
@@ -161,7 +171,12 @@ fn ensure_as_planned(posted: &Mail) -> Result<()> {
     Ok(())
 }
 
-fn topics(mail: &Mail) -> std::collections::BTreeSet<String> {
+fn hashes(events: &[Value], name: &str) -> BTreeSet<String> {
+    let events = events.iter().filter(|event| event["event"] == name);
+    events.filter_map(|event| event["hash"].as_str().map(str::to_owned)).collect()
+}
+
+fn topics(mail: &Mail) -> BTreeSet<String> {
     mail.values().map(|item| item.topic.clone()).collect()
 }
 

@@ -67,7 +67,7 @@ fn what_was_confirmed_is_served_after_kill_9() -> Result<()> {
         all.extend(confirmed);
     }
     mail::ensure_served(&all, &fetch(&stack, begin)?)?;
-    stack.stop(LONG).map(drop)
+    stack.stop(LONG)
 }
 
 /// Everything created since then, of which nothing may come twice.
