@@ -1,0 +1,322 @@
+//! The built binary as people and containers run it: ready line, health, drain, exit codes.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A server process; killed when the test ends.
+struct Server {
+    child: Child,
+    ready: serde_json::Value,
+}
+
+fn poste(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_poste"));
+    command.args(arguments);
+    // Nothing of the surrounding environment may configure the process under test.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POSTE_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    poste(arguments).output().unwrap()
+}
+
+fn start(arguments: &[&str]) -> Server {
+    let mut child = poste(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    if line.is_empty() {
+        let mut log = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        panic!("no ready line: {log}");
+    }
+    Server { child, ready: serde_json::from_str(&line).unwrap() }
+}
+
+impl Server {
+    fn http(&self) -> &str {
+        self.ready["http"].as_str().unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// The exit code, once it has ended.
+    fn wait(&mut self, within: Duration) -> Option<i32> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "still running after {within:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&mut self) -> String {
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has usually ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn archive(dir: &tempfile::TempDir, more: &[&str]) -> Server {
+    let store = format!("local://{}/archive", dir.path().display());
+    let mut arguments = vec!["serve", "archive", "--ephemeral-ports", "--store", &store];
+    arguments.extend(more);
+    start(&arguments)
+}
+
+#[test]
+fn an_archive_tells_its_addresses_is_healthy_and_stops_on_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = archive(&dir, &[]);
+    let ready = server.ready.as_object().unwrap();
+    let parts: Vec<&str> = ready.keys().map(String::as_str).collect();
+    assert_eq!(parts, ["event", "grpc", "http"], "absent parts are left out");
+    assert_eq!(ready["event"], "ready");
+    let grpc = ready["grpc"]["archive"].as_str().unwrap();
+    assert!(grpc.starts_with("127.0.0.1:") && !grpc.ends_with(":0"), "{grpc}");
+
+    let health = output(&["health", "--http", server.http()]);
+    assert_eq!(health.status.code(), Some(0), "{health:?}");
+    let report: serde_json::Value = serde_json::from_slice(&health.stdout).unwrap();
+    assert_eq!(report["ready"], true);
+
+    server.signal("TERM");
+    assert_eq!(server.wait(Duration::from_secs(10)), Some(0));
+    for line in server.log().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a log line is one JSON object");
+        assert_eq!(line["service"], "archive");
+    }
+}
+
+#[test]
+fn sigint_drains_too_and_readyz_says_so_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = archive(&dir, &["--drain-delay", "1h"]);
+    server.signal("INT");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let health = output(&["health", "--http", server.http()]);
+        if health.status.code() == Some(1) {
+            assert!(String::from_utf8_lossy(&health.stdout).contains("\"phase\":\"draining\""), "{health:?}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "never draining");
+    }
+    // The delay would last an hour; a second signal ends it at once, and is not a clean stop.
+    server.signal("INT");
+    assert_eq!(server.wait(Duration::from_secs(5)), Some(1));
+}
+
+#[test]
+fn health_of_nobody_is_a_failure() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let health = output(&["health", "--http", &free]);
+    assert_eq!(health.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&health.stderr).contains(&free), "{health:?}");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let outcome = output(&["serve", "archive", "--ephemeral-ports", "--http-listen", &address]);
+    assert_eq!(outcome.status.code(), Some(1));
+    let log = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(log.contains(&format!("http.listen: {address} is in use")), "{log}");
+}
+
+#[test]
+fn mistakes_are_told_with_the_nearest_name_and_exit_code_2() {
+    let unknown_flag = output(&["serve", "archive", "--archive-stroe", "x"]);
+    assert_eq!(unknown_flag.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown_flag.stderr).contains("--archive-store"), "{unknown_flag:?}");
+
+    let unknown_variable = poste(&["config", "check"]).env("POSTE_ARCHIVE_STORE", "x").output().unwrap();
+    assert_eq!(unknown_variable.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&unknown_variable.stderr).into_owned();
+    assert!(text.contains("POSTE_ARCHIVE__STORE"), "{text}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("poste.toml");
+    std::fs::write(&file, "[http]\nlisten = \"nowhere\"\n").unwrap();
+    let bad_value = poste(&["config", "check"]).env("POSTE_CONFIG", &file).output().unwrap();
+    assert_eq!(bad_value.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&bad_value.stderr).contains("http.listen"), "{bad_value:?}");
+}
+
+#[test]
+fn a_post_is_confirmed_and_fetched_by_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = ["up", "--data", dir.path().to_str().unwrap(), "--ephemeral-ports"];
+    let mut server = start(&up);
+    let enode = server.ready["enode"].as_str().unwrap().to_owned();
+    assert!(enode.contains("@127.0.0.1:"), "{enode}");
+
+    // The listener is there before anything is posted, and relayed to.
+    let relayed = ["mail", "listen", "--from", &enode, "--topic", "a1b2c3d4", "--json"];
+    let mut listener = poste(&relayed).stdout(Stdio::piped()).spawn().unwrap();
+    let admin = server.ready["admin"]["gateway"].as_str().unwrap().to_owned();
+    wait_for_peers(&admin, 1);
+
+    let post = output(&[
+        "mail", "post", "--to", &enode, "--topic", "a1b2c3d4", "--count", "25", "--size", "300", "--json",
+    ]);
+    assert_eq!(post.status.code(), Some(0), "{post:?}");
+    let posted = lines(&post.stdout);
+    assert_eq!(posted.last().unwrap()["confirmed"], 25);
+    let hashes = |lines: &[serde_json::Value], event: &str| -> std::collections::BTreeSet<String> {
+        lines.iter().filter(|line| line["event"] == event).map(|line| line["hash"].to_string()).collect()
+    };
+    assert!(posted.iter().filter(|line| line["event"] == "posted").all(|line| line["confirmed"] == true));
+    let other = output(&["mail", "post", "--to", &enode, "--topic", "0xa1b2c3d5"]);
+    assert_eq!(other.status.code(), Some(0), "{other:?}");
+
+    let fetch =
+        output(&["mail", "fetch", "--from", &enode, "--topic", "a1b2c3d4", "--limit", "10", "--json"]);
+    assert_eq!(fetch.status.code(), Some(0), "{fetch:?}");
+    let fetched = lines(&fetch.stdout);
+    assert_eq!(hashes(&fetched, "envelope"), hashes(&posted, "posted"));
+    let complete = fetched.last().unwrap();
+    assert_eq!((&complete["event"], &complete["complete"]), (&"complete".into(), &true.into()));
+    assert_eq!((&complete["count"], &complete["pages"]), (&25.into(), &3.into()));
+    for envelope in fetched.iter().filter(|line| line["event"] == "envelope") {
+        // The size is the network's (data and 20), the data is the RLP.
+        assert_eq!(envelope["size"], 320);
+        let data = envelope["data"].as_str().unwrap();
+        assert!(data.starts_with("f9") && data.len() > 2 * 300, "{data}");
+        assert_eq!(envelope["topic"], "a1b2c3d4");
+    }
+
+    let people = output(&["mail", "fetch", "--from", &enode]);
+    let text = String::from_utf8(people.stdout).unwrap();
+    assert!(text.contains("a1b2c3d4") && text.contains("26 envelopes fetched in 1 pages"), "{text}");
+
+    let wrong =
+        output(&["mail", "fetch", "--from", &enode, "--password", "other", "--timeout", "1s", "--json"]);
+    assert_eq!(wrong.status.code(), Some(1), "an unreadable request is not answered");
+    let complete = lines(&wrong.stdout).pop().unwrap();
+    assert_eq!((&complete["complete"], &complete["count"]), (&false.into(), &0.into()));
+
+    let pid = listener.id().to_string();
+    assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
+    let mut heard = Vec::new();
+    listener.stdout.take().unwrap().read_to_end(&mut heard).unwrap();
+    assert_eq!(listener.wait().unwrap().code(), Some(0));
+    assert_eq!(hashes(&lines(&heard), "envelope"), hashes(&posted, "posted"));
+
+    server.signal("TERM");
+    assert_eq!(server.wait(Duration::from_secs(10)), Some(0), "{}", server.log());
+}
+
+fn lines(stdout: &[u8]) -> Vec<serde_json::Value> {
+    let text = std::str::from_utf8(stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Waits until the gateway whose administration is there has so many peers.
+fn wait_for_peers(admin: &str, count: u32) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let target = poste_rpc::client::Target::lazy(&format!("http://{admin}")).unwrap();
+        let mut admin = poste_rpc::gateway::admin_client(target.channel());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while admin.node_info(poste_rpc::gateway::v1::NodeInfoRequest {}).await.unwrap().into_inner().peers
+            != count
+        {
+            assert!(Instant::now() < deadline, "never {count} peers");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
+#[test]
+fn config_show_tells_origins_and_masks_secrets() {
+    let shown = poste(&["config", "show", "--drain-timeout", "7s"])
+        .env("POSTE_GATEWAY__MAIL_PASSWORD", "hunter2")
+        .output()
+        .unwrap();
+    assert!(shown.status.success(), "{shown:?}");
+    let text = String::from_utf8(shown.stdout).unwrap();
+    let line = |start: &str| {
+        let line = text.lines().find(|line| line.starts_with(start));
+        line.unwrap_or_else(|| panic!("{start} in\n{text}")).to_owned()
+    };
+    assert!(line("timeout = \"7s\"").ends_with("# --drain-timeout"));
+    assert!(line("delay = \"0s\"").ends_with("# default"));
+    assert!(line("mail_password = \"********\"").ends_with("# POSTE_GATEWAY__MAIL_PASSWORD"));
+    assert!(!text.contains("hunter2"));
+}
+
+#[test]
+fn a_key_is_made_once_and_shown_without_its_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let made = output(&["key", "new", "--data", data]);
+    assert!(made.status.success(), "{made:?}");
+    let secret = std::fs::read_to_string(dir.path().join("gateway/node.key")).unwrap();
+    let shown = output(&["key", "show", "--data", data]);
+    assert_eq!((shown.status.code(), &shown.stdout), (Some(0), &made.stdout));
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(text.contains("enode    enode://") && text.contains("@127.0.0.1:30303\n"), "{text}");
+    assert!(!text.contains(secret.trim()), "the secret was shown");
+
+    let again = output(&["key", "new", "--data", data]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("never overwritten"), "{again:?}");
+    assert_eq!(std::fs::read_to_string(dir.path().join("gateway/node.key")).unwrap(), secret);
+}
+
+#[test]
+fn up_runs_both_services_and_stops_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let up = ["up", "--data", data, "--ephemeral-ports", "--gateway-rlpx-listen", "127.0.0.1:0"];
+    let mut server = start(&up);
+    let ready = server.ready.clone();
+    let enode = ready["enode"].as_str().unwrap();
+    assert!(enode.starts_with("enode://") && enode.contains("@127.0.0.1:"), "{enode}");
+    for address in [&ready["grpc"]["gateway"], &ready["grpc"]["archive"], &ready["admin"]["gateway"]] {
+        assert!(address.as_str().is_some_and(|address| address.starts_with("127.0.0.1:")), "{ready}");
+    }
+    wait_until_ready(&server);
+    server.signal("TERM");
+    assert_eq!(server.wait(Duration::from_secs(10)), Some(0), "{}", server.log());
+
+    // Another life on the same data keeps the key.
+    let mut again = start(&up);
+    let key = |enode: &str| enode.split('@').next().unwrap().to_owned();
+    assert_eq!(key(again.ready["enode"].as_str().unwrap()), key(enode));
+    again.signal("TERM");
+    assert_eq!(again.wait(Duration::from_secs(10)), Some(0), "{}", again.log());
+}
+
+/// The gateway is not ready before it has seen its archive.
+fn wait_until_ready(server: &Server) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let health = output(&["health", "--http", server.http()]);
+        if health.status.success() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not ready: {health:?}");
+    }
+}
