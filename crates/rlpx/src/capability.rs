@@ -1,8 +1,9 @@
-//! Capabilities and the ranges of message ids that they share on one connection (devp2p, capability messaging).
+//! Capabilities and the ranges of message ids that they share on one connection (devp2p, capability
+//! messaging).
 //!
 //! Common are the capabilities that both sides name with the same version; of each name the highest common
-//! version counts; sorted by name they get consecutive ranges from id 16 on. The length of a range is fixed by
-//! the implementations and not on the wire.
+//! version counts; sorted by name they get consecutive ranges from id 16 on. The length of a range is fixed
+//! by the implementations and not on the wire.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -51,7 +52,8 @@ pub struct Shared {
     pub length: u16,
 }
 
-/// The common capabilities of a connection in the order of their ranges; empty when the peer is useless to us.
+/// The common capabilities of a connection in the order of their ranges; empty when the peer is useless to
+/// us.
 pub fn common(offered: &[Offered], theirs: &[Capability]) -> Vec<Shared> {
     let mut matching: Vec<&Offered> =
         offered.iter().filter(|ours| theirs.contains(&ours.capability)).collect();

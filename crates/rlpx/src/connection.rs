@@ -1,7 +1,8 @@
-//! A connection on a stream: the handshakes of both roles ([`dial`], [`accept`]), and then a [`Receiver`] and [`Sender`]s.
+//! A connection on a stream: the handshakes of both roles ([`dial`], [`accept`]), and then a [`Receiver`] and
+//! [`Sender`]s.
 //!
-//! Everything here runs on tokio and has a limit in time ([`Limits`]). A peer that is turned away is told why, where the
-//! protocol has a reason for it, within one second.
+//! Everything here runs on tokio and has a limit in time ([`Limits`]). A peer that is turned away is told
+//! why, where the protocol has a reason for it, within one second.
 
 mod link;
 mod outbox;
@@ -34,7 +35,8 @@ pub struct LocalNode {
     pub key: SecretKey,
     /// What Hello calls this software.
     pub client_name: String,
-    /// What this node serves. A common capability shifts the message ids of those behind it, so offer only what is served.
+    /// What this node serves. A common capability shifts the message ids of those behind it, so offer only
+    /// what is served.
     pub capabilities: Vec<Offered>,
     /// The TCP port that Hello names; 0 for none.
     pub listen_port: u16,
@@ -55,11 +57,11 @@ impl LocalNode {
 /// Bounds in bytes and time. The defaults are those of Go's devp2p, and 1 MiB for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest message that is read, decompressed, in bytes; at most 16 MiB - 1. A larger one ends the connection
-    /// with [`DisconnectReason::SubprotocolError`].
+    /// The largest message that is read, decompressed, in bytes; at most 16 MiB - 1. A larger one ends the
+    /// connection with [`DisconnectReason::SubprotocolError`].
     pub max_message_size: usize,
-    /// How many bytes may wait to be sent before [`Sender::send`] waits. A single message above it goes when the queue is
-    /// empty.
+    /// How many bytes may wait to be sent before [`Sender::send`] waits. A single message above it goes when
+    /// the queue is empty.
     pub send_queue_bytes: usize,
     /// For both handshakes together.
     pub handshake_timeout: Duration,
@@ -167,8 +169,9 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The key that the peer claims. It is proven only when [`finish`](Self::finish) succeeds (the first frame with a right
-    /// MAC proves it): enough to refuse a peer, not enough to end another connection in its favour.
+    /// The key that the peer claims. It is proven only when [`finish`](Self::finish) succeeds (the first
+    /// frame with a right MAC proves it): enough to refuse a peer, not enough to end another connection in
+    /// its favour.
     pub fn remote(&self) -> &PublicKey {
         &self.remote
     }
@@ -251,8 +254,8 @@ impl Connection {
         &self.shared
     }
 
-    /// Starts the connection: spawns the task that writes, on the current tokio runtime. The connection lives as long as
-    /// its Receiver; the task ends with it.
+    /// Starts the connection: spawns the task that writes, on the current tokio runtime. The connection lives
+    /// as long as its Receiver; the task ends with it.
     pub fn split(self) -> (Receiver, Sender) {
         receiver::start(self)
     }

@@ -1,8 +1,8 @@
 //! enode URLs: how nodes are named to people and in configuration.
 //!
-//! `enode://<128 hex digits of the key>@<host>:<tcp port>[?discport=<udp port>]`. An IPv6 address stands in brackets; the
-//! UDP port is written only when it differs. A URL with only the key part is legal ("incomplete"), also without
-//! `enode://`.
+//! `enode://<128 hex digits of the key>@<host>:<tcp port>[?discport=<udp port>]`. An IPv6 address stands in
+//! brackets; the UDP port is written only when it differs. A URL with only the key part is legal
+//! ("incomplete"), also without `enode://`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,5 +1,5 @@
-//! What ends a connection, or keeps it from beginning: typed, so that a caller can count it by kind and knows the
-//! reason that the peer was given.
+//! What ends a connection, or keeps it from beginning: typed, so that a caller can count it by kind and knows
+//! the reason that the peer was given.
 
 use std::io;
 
@@ -127,7 +127,8 @@ pub enum Closed {
     /// The [`Receiver`](crate::Receiver) was dropped.
     #[error("the connection was dropped by this side")]
     Dropped,
-    /// This side tried to send what no frame can carry, or under a code that does not exist: a defect of the caller.
+    /// This side tried to send what no frame can carry, or under a code that does not exist: a defect of the
+    /// caller.
     #[error("tried to send a message that is too large, or whose capability or code does not exist")]
     Unsendable,
 }
@@ -170,7 +171,8 @@ pub enum ConnectError {
     /// The two handshakes took too long.
     #[error("the peer did not finish the handshake in time")]
     HandshakeTimeout,
-    /// The peer closed the stream during a handshake. A dialled node does so when the key in its enode is wrong.
+    /// The peer closed the stream during a handshake. A dialled node does so when the key in its enode is
+    /// wrong.
     #[error("the peer closed the connection during the handshake; check the key in its enode")]
     Eof,
     /// The stream broke.
@@ -182,7 +184,8 @@ pub enum ConnectError {
     /// The peer said goodbye in place of Hello or right after it, and was answered.
     #[error("the peer refused: {0}")]
     Disconnected(DisconnectReason),
-    /// The peer breached the protocol or cannot be served, and was told so where the protocol has a word for it.
+    /// The peer breached the protocol or cannot be served, and was told so where the protocol has a word for
+    /// it.
     #[error(transparent)]
     Breach(#[from] Breach),
 }

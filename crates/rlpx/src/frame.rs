@@ -1,9 +1,9 @@
-//! RLPx frames: `header(16) | header-mac(16) | body, padded to 16 | frame-mac(16)`, both parts encrypted with one
-//! continuous AES-256-CTR stream for each direction.
+//! RLPx frames: `header(16) | header-mac(16) | body, padded to 16 | frame-mac(16)`, both parts encrypted with
+//! one continuous AES-256-CTR stream for each direction.
 //!
-//! The header holds the size of the body in three bytes; the body is the message id as an RLP integer and the payload.
-//! Frames are encrypted, checked and decrypted in place. The MAC is checked before anything is decrypted, and a size above
-//! the limit is refused from the header alone.
+//! The header holds the size of the body in three bytes; the body is the message id as an RLP integer and the
+//! payload. Frames are encrypted, checked and decrypted in place. The MAC is checked before anything is
+//! decrypted, and a size above the limit is refused from the header alone.
 
 mod mac;
 
@@ -20,7 +20,8 @@ use crate::handshake::Secrets;
 use crate::snappy::Compressor;
 use mac::{MacState, TAG};
 
-type Cipher = ctr::Ctr128BE<aes::Aes256>;
+/// Boxed, as the other large states are: connections move through futures while they are made.
+type Cipher = Box<ctr::Ctr128BE<aes::Aes256>>;
 
 /// The largest body that a header can announce.
 pub const MAX_BODY_SIZE: usize = 0xff_ffff;
@@ -57,7 +58,7 @@ pub enum FrameError {
 /// The writing and the reading half of a connection's frames.
 pub fn codec(secrets: Secrets) -> (FrameEncoder, FrameDecoder) {
     let Secrets { aes, mac, egress, ingress } = secrets;
-    let cipher = || Cipher::new((&*aes).into(), &[0; 16].into());
+    let cipher = || Box::new(ctr::Ctr128BE::new((&*aes).into(), &[0; 16].into()));
     let encoder = FrameEncoder { cipher: cipher(), mac: MacState::new(&mac, egress), compressor: None };
     let decoder = FrameDecoder {
         cipher: cipher(),
@@ -205,6 +206,7 @@ impl Decoder for FrameDecoder {
         let frame = self.decode(input)?;
         if frame.is_none() {
             input.clear();
+            self.part = Part::Header;
         }
         Ok(frame)
     }

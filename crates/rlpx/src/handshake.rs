@@ -1,9 +1,9 @@
-//! The RLPx handshake: two packets, after which both sides share secrets that only the owners of the two node keys can
-//! have.
+//! The RLPx handshake: two packets, after which both sides share secrets that only the owners of the two node
+//! keys can have.
 //!
-//! The initiator sends *auth*, the recipient answers *ack*, both sealed with ECIES to the other's node key. There is an
-//! older plain form of fixed size and the EIP-8 form, prefixed with its size. This side accepts both, answers in the
-//! form that it was asked in, and opens with EIP-8.
+//! The initiator sends *auth*, the recipient answers *ack*, both sealed with ECIES to the other's node key.
+//! There is an older plain form of fixed size and the EIP-8 form, prefixed with its size. This side accepts
+//! both, answers in the form that it was asked in, and opens with EIP-8.
 //!
 //! Pure: the packets are arguments and results, and [`Fresh`] holds all randomness.
 
@@ -11,6 +11,8 @@ mod ack;
 mod auth;
 mod packet;
 mod secrets;
+
+use std::fmt;
 
 use poste_codec::{PublicKey, SecretKey};
 use thiserror::Error;
@@ -41,7 +43,6 @@ pub enum HandshakeError {
 }
 
 /// The randomness of one side of one handshake. Never used twice.
-#[derive(Debug)]
 pub struct Fresh {
     /// The ephemeral key that the secrets come from.
     pub ephemeral: SecretKey,
@@ -51,7 +52,8 @@ pub struct Fresh {
     pub seal_key: SecretKey,
     /// The IV of ECIES.
     pub iv: [u8; 16],
-    /// How many zero bytes pad the EIP-8 form, 100 to 299: so its size says nothing and differs from the plain form's.
+    /// How many zero bytes pad the EIP-8 form, 100 to 299: so its size says nothing and differs from the
+    /// plain form's.
     pub padding: usize,
 }
 
@@ -74,8 +76,13 @@ impl Fresh {
     }
 }
 
+impl fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fresh(redacted)")
+    }
+}
+
 /// The dialling side, from its auth packet until the ack arrives.
-#[derive(Debug)]
 pub struct Initiator {
     fresh: Fresh,
     auth: Vec<u8>,
@@ -107,8 +114,13 @@ impl Initiator {
     }
 }
 
+impl fmt::Debug for Initiator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Initiator").finish_non_exhaustive()
+    }
+}
+
 /// What the listening side has after it has read an auth packet.
-#[derive(Debug)]
 pub struct Answer {
     /// The key that the initiator claims. Proven by the first frame whose MAC is right, not before.
     pub remote: PublicKey,
@@ -116,6 +128,12 @@ pub struct Answer {
     pub ack: Vec<u8>,
     /// The secrets of the connection.
     pub secrets: Secrets,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
 }
 
 /// The listening side: reads the opened auth and makes the answer.
@@ -143,3 +161,34 @@ fn xor(a: &[u8; 32], b: &[u8; 32]) -> Zeroizing<[u8; 32]> {
 
 #[cfg(test)]
 mod tests;
+
+/// What the tests of the vectors need to see.
+#[cfg(test)]
+pub(crate) mod handshake_vectors {
+    use super::*;
+
+    pub(crate) use super::ack::Ack;
+    pub(crate) use super::auth::Auth;
+
+    pub(crate) fn read_auth(packet: &Packet) -> Auth {
+        Auth::read(packet).unwrap()
+    }
+
+    pub(crate) fn read_ack(packet: &Packet) -> Ack {
+        Ack::read(packet).unwrap()
+    }
+
+    pub(crate) fn sign_auth(key: &SecretKey, remote: &PublicKey, fresh: &Fresh) -> [u8; 65] {
+        Auth::sign(key, remote, fresh).signature
+    }
+
+    pub(crate) fn derive(
+        shared: Zeroizing<[u8; 32]>,
+        initiator_nonce: [u8; 32],
+        recipient_nonce: [u8; 32],
+        (auth, ack): (&[u8], &[u8]),
+        initiator: bool,
+    ) -> Secrets {
+        Secrets::derive(&Exchange { shared, initiator_nonce, recipient_nonce, auth, ack, initiator })
+    }
+}

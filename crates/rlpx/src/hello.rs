@@ -1,5 +1,5 @@
-//! Hello (devp2p base protocol, id 0): who a node is and what it serves. The first message of both sides, never
-//! compressed, at most 2048 bytes.
+//! Hello (devp2p base protocol, id 0): who a node is and what it serves. The first message of both sides,
+//! never compressed, at most 2048 bytes.
 
 use std::borrow::Cow;
 
@@ -25,7 +25,8 @@ pub struct Hello {
     pub version: u64,
     /// Free text, such as `Geth/v1.9.20`. Bytes that are not UTF-8 are replaced when read.
     pub client_name: String,
-    /// What it serves, as sent. A capability whose version exceeds 32 bits or whose name is not UTF-8 is left out.
+    /// What it serves, as sent. A capability whose version exceeds 32 bits or whose name is not UTF-8 is left
+    /// out.
     pub capabilities: Vec<Capability>,
     /// The TCP port that it listens on; 0 when it says none. Go writes 0 in most versions.
     pub listen_port: u16,
@@ -73,8 +74,8 @@ impl Hello {
         Ok(Self { version, client_name, capabilities, listen_port, node_id })
     }
 
-    /// Compares the node id with the key that the handshake proved, as Go does: reason 7 for an id that is none,
-    /// 9 for another one.
+    /// Compares the node id with the key that the handshake proved, as Go does: reason 7 for an id that is
+    /// none, 9 for another one.
     pub fn check_identity(&self, proven: &PublicKey) -> Result<(), Breach> {
         if self.node_id.len() != 64 || self.node_id.iter().all(|byte| *byte == 0) {
             return Err(Breach::InvalidIdentity);

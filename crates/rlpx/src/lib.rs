@@ -1,13 +1,13 @@
 //! The devp2p transport (RLPx): how two Ethereum-style nodes prove who they are and exchange messages.
 //!
-//! Below: the ECIES handshake in its EIP-8 and its older plain form, AES-CTR frames with a running Keccak MAC,
-//! snappy. Above: Hello, Disconnect, Ping, and the ranges of message ids that the common capabilities share.
-//! What it is not: it knows no capability (the Waku session is `poste-waku`), keeps no list of peers and
-//! decides nothing about them.
+//! Below: the ECIES handshake in its EIP-8 and its older plain form, AES-CTR frames with a running Keccak
+//! MAC, snappy. Above: Hello, Disconnect, Ping, and the ranges of message ids that the common capabilities
+//! share. What it is not: it knows no capability (the Waku session is `poste-waku`), keeps no list of peers
+//! and decides nothing about them.
 //!
-//! The codecs ([`handshake`], [`frame`], [`snappy`], [`hello`], [`disconnect`], [`capability`]) are pure: bytes
-//! in, bytes out, randomness as an argument. [`connection`] puts them on a stream. Start with [`dial`] and
-//! [`accept`].
+//! The codecs ([`handshake`], [`frame`], [`snappy`], [`hello`], [`disconnect`], [`capability`]) are pure:
+//! bytes in, bytes out, randomness as an argument. [`connection`] puts them on a stream. Start with [`dial`]
+//! and [`accept`].
 
 pub mod capability;
 pub mod connection;

@@ -1,5 +1,5 @@
-//! Compression of message payloads (devp2p version 5): snappy's block format, a varint of the decompressed length and
-//! the body.
+//! Compression of message payloads (devp2p version 5): snappy's block format, a varint of the decompressed
+//! length and the body.
 
 use bytes::{Bytes, BytesMut};
 
@@ -17,11 +17,11 @@ pub fn max_compressed_len(length: usize) -> usize {
 }
 
 /// Compresses messages; keeps its tables between them.
-pub struct Compressor(snap::raw::Encoder);
+pub struct Compressor(Box<snap::raw::Encoder>);
 
 impl Default for Compressor {
     fn default() -> Self {
-        Self(snap::raw::Encoder::new())
+        Self(Box::new(snap::raw::Encoder::new()))
     }
 }
 
@@ -44,7 +44,8 @@ impl std::fmt::Debug for Compressor {
     }
 }
 
-/// Decompresses a payload of at most `limit` bytes. The length that it declares is checked before memory is taken.
+/// Decompresses a payload of at most `limit` bytes. The length that it declares is checked before memory is
+/// taken.
 pub fn decompress(compressed: &[u8], limit: usize) -> Result<Bytes, Breach> {
     let size = snap::raw::decompress_len(compressed).map_err(|_| Breach::Snappy)?;
     if size > limit.min(MAX_MESSAGE_SIZE) {

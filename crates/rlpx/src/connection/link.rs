@@ -1,5 +1,5 @@
-//! A stream with its frame codecs, while one owner both reads and writes: the handshake packets, the first frame of each
-//! side, and the goodbye to a peer that is turned away.
+//! A stream with its frame codecs, while one owner both reads and writes: the handshake packets, the first
+//! frame of each side, and the goodbye to a peer that is turned away.
 
 use bytes::BytesMut;
 use futures::StreamExt;
@@ -71,8 +71,8 @@ impl Link {
         }
     }
 
-    /// Says goodbye and closes: within one second writes the reason and waits until the peer has closed, so that it
-    /// reads the reason before anything tears the stream down.
+    /// Says goodbye and closes: within one second writes the reason and waits until the peer has closed, so
+    /// that it reads the reason before anything tears the stream down.
     pub(super) async fn farewell(&mut self, reason: DisconnectReason) {
         let mut out = BytesMut::new();
         if !self.encoder.encode(base_id::DISCONNECT, &reason.encode(), &mut out) {
@@ -89,8 +89,8 @@ impl Link {
     }
 }
 
-/// Reads and drops what the peer still sends, until it closes or the deadline comes. Closing a socket that holds unread
-/// bytes would reset it, and the peer would lose the reason that it was sent.
+/// Reads and drops what the peer still sends, until it closes or the deadline comes. Closing a socket that
+/// holds unread bytes would reset it, and the peer would lose the reason that it was sent.
 pub(super) async fn drain(reading: &mut Reading, deadline: Instant) {
     let mut dropped = [0; 4096];
     let mut left = MAX_DRAINED;

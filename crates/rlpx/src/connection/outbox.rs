@@ -1,8 +1,8 @@
-//! What waits to be written on one connection, and how the connection ends: shared by its Receiver, its Senders and the
-//! task that writes.
+//! What waits to be written on one connection, and how the connection ends: shared by its Receiver, its
+//! Senders and the task that writes.
 //!
-//! Two lanes. The control lane holds at most one Ping, one Pong and one Disconnect, and goes first. The data lane is
-//! bounded in bytes by permits that a message holds from before it is queued until it is written.
+//! Two lanes. The control lane holds at most one Ping, one Pong and one Disconnect, and goes first. The data
+//! lane is bounded in bytes by permits that a message holds from before it is queued until it is written.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use crate::error::{Closed, TrySendError};
 use crate::frame::{MAX_BODY_SIZE, MAX_ID_SIZE};
 use crate::snappy;
 
-/// What a queued message costs besides its payload: its place in the queue, and header, MACs and padding of its frame.
+/// What a queued message costs besides its payload: its place in the queue, and header, MACs and padding of
+/// its frame.
 const MESSAGE_COST: usize = 160;
 
 pub(super) struct Outbox {

@@ -35,8 +35,8 @@ pub struct Message {
 
 /// Receives the messages of a peer, and answers what belongs to the base protocol.
 ///
-/// Nothing is read, and no Ping answered, while nobody waits in [`next`](Self::next); that time does not count
-/// as the peer's silence. Dropping the Receiver closes the connection.
+/// Nothing is read, and no Ping answered, while nobody waits in [`next`](Self::next); that time does not
+/// count as the peer's silence. Dropping the Receiver closes the connection.
 pub struct Receiver {
     outbox: Arc<Outbox>,
     /// None once the connection has ended.
@@ -81,8 +81,8 @@ impl Receiver {
         self.outbox.shared()
     }
 
-    /// The next message, or what ended the connection: what the peer said if it said something. Cancel-safe: dropping the
-    /// future loses nothing. Once it has failed it fails with the same for ever.
+    /// The next message, or what ended the connection: what the peer said if it said something. Cancel-safe:
+    /// dropping the future loses nothing. Once it has failed it fails with the same for ever.
     pub async fn next(&mut self) -> Result<Message, Closed> {
         loop {
             let closed = match self.wait().await {

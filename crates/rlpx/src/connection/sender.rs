@@ -26,8 +26,9 @@ impl Sender {
         self.outbox.shared()
     }
 
-    /// Queues a message under `code` of the capability at index `capability` of [`shared`](Self::shared). Waits while the
-    /// queue is full, which is as long as the peer reads too slowly; cancelling the wait queues nothing.
+    /// Queues a message under `code` of the capability at index `capability` of [`shared`](Self::shared).
+    /// Waits while the queue is full, which is as long as the peer reads too slowly; cancelling the wait
+    /// queues nothing.
     pub async fn send(&self, capability: usize, code: u8, payload: Bytes) -> Result<(), Closed> {
         self.outbox.send(capability, code, payload).await
     }
@@ -42,8 +43,9 @@ impl Sender {
         self.outbox.flush().await
     }
 
-    /// Ends the connection with a reason. What is queued is dropped ([`flush`](Self::flush) first to keep it); the
-    /// reason is written and the stream closed within one second. Does nothing when the connection has ended.
+    /// Ends the connection with a reason. What is queued is dropped ([`flush`](Self::flush) first to keep
+    /// it); the reason is written and the stream closed within one second. Does nothing when the connection
+    /// has ended.
     pub fn disconnect(&self, reason: DisconnectReason) {
         self.outbox.end(Closed::Disconnecting(reason), Farewell::Disconnect(reason));
     }

@@ -1,5 +1,5 @@
-//! The task that writes a connection: control packets first, then messages, small ones together. It ends with the
-//! connection, after at most one second for the goodbye.
+//! The task that writes a connection: control packets first, then messages, small ones together. It ends with
+//! the connection, after at most one second for the goodbye.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use crate::base_id;
 use crate::error::Closed;
 use crate::frame::FrameEncoder;
 
-/// Messages are written together up to this many bytes; a control packet waits for no more than that, or one frame.
+/// Messages are written together up to this many bytes; a control packet waits for no more than that, or one
+/// frame.
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// The payload of Ping and Pong: an empty list.
@@ -68,7 +69,8 @@ impl Writer {
         self.say_farewell(out).await;
     }
 
-    /// Appends the frames of a batch. False when the connection has ended over a message that no frame can carry.
+    /// Appends the frames of a batch. False when the connection has ended over a message that no frame can
+    /// carry.
     fn encode(&mut self, batch: &Batch, out: &mut BytesMut) -> bool {
         let control = [(batch.pong, base_id::PONG), (batch.ping, base_id::PING)];
         let control = control.iter().filter(|(due, _)| *due).map(|(_, id)| (*id, EMPTY));

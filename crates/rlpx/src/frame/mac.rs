@@ -1,5 +1,5 @@
-//! The MAC of frames: a running Keccak-256 that both sides feed with everything encrypted so far. Its sum never finalises
-//! the state.
+//! The MAC of frames: a running Keccak-256 that both sides feed with everything encrypted so far. Its sum
+//! never finalises the state.
 
 use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
@@ -11,13 +11,13 @@ pub(super) const TAG: usize = 16;
 
 /// The state of one direction.
 pub(super) struct MacState {
-    cipher: Aes256,
+    cipher: Box<Aes256>,
     hash: Keccak256,
 }
 
 impl MacState {
     pub(super) fn new(secret: &[u8; 32], hash: Keccak256) -> Self {
-        Self { cipher: Aes256::new(secret.into()), hash }
+        Self { cipher: Box::new(Aes256::new(secret.into())), hash }
     }
 
     /// The tag of an encrypted header of 16 bytes.

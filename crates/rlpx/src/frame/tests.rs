@@ -103,7 +103,7 @@ fn nothing_secret_is_printed() {
     let key = SecretKey::from_bytes(&[1; 32]).unwrap();
     let fresh = crate::handshake::Fresh::draw(|bytes| bytes.fill(1));
     let initiator = crate::handshake::Initiator::new(&key, &key.public(), fresh);
-    assert!(!format!("{initiator:?}").contains("1, 1, 1, 1"));
+    assert_eq!(format!("{initiator:?}"), "Initiator { .. }");
 }
 
 proptest! {

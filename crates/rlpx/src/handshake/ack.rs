@@ -9,9 +9,9 @@ use super::{Fresh, HandshakeError};
 
 /// `ephemeral key ‖ nonce`; the plain form ends in a zero byte.
 #[derive(Debug)]
-pub(super) struct Ack {
-    pub(super) ephemeral: PublicKey,
-    pub(super) nonce: [u8; 32],
+pub(crate) struct Ack {
+    pub(crate) ephemeral: PublicKey,
+    pub(crate) nonce: [u8; 32],
 }
 
 impl Ack {

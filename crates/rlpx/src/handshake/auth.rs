@@ -11,11 +11,11 @@ pub(super) const VERSION: u64 = 4;
 
 /// `signature ‖ initiator ‖ nonce`; the plain form holds also the hash of the ephemeral key and a zero byte.
 #[derive(Debug)]
-pub(super) struct Auth {
+pub(crate) struct Auth {
     /// Over (static shared secret XOR nonce), made with the ephemeral key.
-    pub(super) signature: [u8; 65],
-    pub(super) initiator: PublicKey,
-    pub(super) nonce: [u8; 32],
+    pub(crate) signature: [u8; 65],
+    pub(crate) initiator: PublicKey,
+    pub(crate) nonce: [u8; 32],
 }
 
 impl Auth {
@@ -54,7 +54,7 @@ impl Auth {
     }
 
     /// The initiator's ephemeral key, recovered from the signature by the recipient.
-    pub(super) fn ephemeral(&self, recipient: &SecretKey) -> Result<PublicKey, HandshakeError> {
+    pub(crate) fn ephemeral(&self, recipient: &SecretKey) -> Result<PublicKey, HandshakeError> {
         let digest = xor(&recipient.ecdh_x(&self.initiator), &self.nonce);
         recover(&digest, &self.signature).map_err(|_| HandshakeError::Signature)
     }

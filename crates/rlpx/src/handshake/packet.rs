@@ -1,5 +1,7 @@
-//! How auth and ack travel: the plain form of fixed size, or `size(2) ‖ ECIES(body)` with the size as ECIES shared data
-//! (EIP-8).
+//! How auth and ack travel: the plain form of fixed size, or `size(2) ‖ ECIES(body)` with the size as ECIES
+//! shared data (EIP-8).
+
+use std::fmt;
 
 use poste_codec::{PublicKey, SecretKey, ecies};
 
@@ -15,7 +17,8 @@ pub enum PacketKind {
 }
 
 impl PacketKind {
-    /// The size of the plain form on the wire. Every packet has at least this many bytes, so a reader begins with them.
+    /// The size of the plain form on the wire. Every packet has at least this many bytes, so a reader begins
+    /// with them.
     pub const fn plain_size(self) -> usize {
         self.plain_body_size() + ecies::OVERHEAD
     }
@@ -39,7 +42,6 @@ pub enum Form {
 }
 
 /// A packet that was opened: its bytes on the wire and its content.
-#[derive(Debug)]
 pub struct Packet {
     form: Form,
     wire: Vec<u8>,
@@ -56,8 +58,8 @@ pub enum Step {
 }
 
 impl Packet {
-    /// Opens a packet of which `wire` has been read: first exactly [`PacketKind::plain_size`] bytes; then, when the
-    /// answer is [`Step::NeedTotal`], exactly that many.
+    /// Opens a packet of which `wire` has been read: first exactly [`PacketKind::plain_size`] bytes; then,
+    /// when the answer is [`Step::NeedTotal`], exactly that many.
     pub fn open(kind: PacketKind, key: &SecretKey, wire: Vec<u8>) -> Result<Step, HandshakeError> {
         let plain_size = kind.plain_size();
         let prefix = *wire.first_chunk::<2>().ok_or(HandshakeError::NotForUs)?;
@@ -89,6 +91,12 @@ impl Packet {
     /// The content: fixed fields, or RLP and padding.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packet").field("form", &self.form).finish_non_exhaustive()
     }
 }
 

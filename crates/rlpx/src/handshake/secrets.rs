@@ -1,5 +1,5 @@
-//! What both sides derive from the handshake: one AES key, one MAC key, and a running Keccak state for each direction that
-//! begins with the handshake packets as they were on the wire.
+//! What both sides derive from the handshake: one AES key, one MAC key, and a running Keccak state for each
+//! direction that begins with the handshake packets as they were on the wire.
 
 use poste_codec::keccak256;
 use sha3::{Digest, Keccak256};
