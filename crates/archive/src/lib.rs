@@ -7,10 +7,15 @@
 //! What it is not: it decides nothing about peers, PoW or expiry (the gateway does), and it never opens an
 //! envelope's payload.
 
+mod config;
+mod grpc;
 mod local;
 mod metrics;
 pub mod record;
+mod run;
 pub mod store;
 
+pub use config::{ArchiveConfig, StoreUrl};
 pub use local::{LocalOptions, LocalStore};
 pub use metrics::StoreMetrics;
+pub use run::{StartError, start, start_with_store};

@@ -106,3 +106,19 @@ impl RpcMetrics {
         }
     }
 }
+
+/// Counts one in a gauge for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Guard(Gauge);
+
+/// Counts one more in `gauge` until the guard is dropped.
+pub(crate) fn hold(gauge: &Gauge) -> Guard {
+    gauge.inc();
+    Guard(gauge.clone())
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -3,7 +3,7 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
-#[cfg(feature = "test-hooks")]
+#[cfg(any(test, feature = "test-hooks"))]
 mod dropping;
 mod error;
 mod memory;
@@ -11,6 +11,7 @@ mod memory;
 use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::record::{Position, Record, Refusal, Space};
 
-#[cfg(feature = "test-hooks")]
+#[cfg(any(test, feature = "test-hooks"))]
 pub use dropping::DroppingStore;
 pub use error::{ErrorKind, StoreError};
 pub use memory::MemoryStore;
@@ -211,7 +212,7 @@ pub struct TailQuery {
     /// And up to this one, if given.
     pub until: Option<u64>,
     /// Records of these topics, or all.
-    pub topics: Option<HashSet<Topic>>,
+    pub topics: Option<Arc<HashSet<Topic>>>,
     /// The most records, at least 1.
     pub max_records: usize,
     /// The most bytes of bodies; a single larger record still comes.

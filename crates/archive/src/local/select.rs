@@ -68,13 +68,9 @@ impl Index {
     pub(super) fn select_tail(&self, query: &TailQuery) -> (Vec<Chosen>, u64) {
         let end = query.until.unwrap_or(u64::MAX).min(self.head).max(query.after);
         let Some(space) = self.space(query.space) else { return (Vec::new(), end) };
-        let topics: Option<HashSet<u32>> = query
-            .topics
-            .as_ref()
-            .map(|topics| topics.iter().filter_map(|topic| space.topic_number(topic)).collect());
         let mut fill = Fill::new(space, query.max_records, query.max_bytes);
         let mut scanned = query.after;
-        if topics.as_ref().is_some_and(HashSet::is_empty) {
+        if query.topics.as_ref().is_some_and(|topics| topics.is_empty()) {
             return (Vec::new(), end);
         }
         let first = space.records.first_behind(query.after);
@@ -86,7 +82,8 @@ impl Index {
             if steps == TAIL_STEPS {
                 return (fill.selection.chosen, scanned);
             }
-            let wanted = topics.as_ref().is_none_or(|topics| topics.contains(&entry.topic));
+            let topic = &space.topics[entry.topic as usize].topic;
+            let wanted = query.topics.as_ref().is_none_or(|topics| topics.contains(topic));
             if wanted && !entry.is_removed() && fill.offer(number, entry).is_break() {
                 return (fill.selection.chosen, scanned);
             }

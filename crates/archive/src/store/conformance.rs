@@ -2,6 +2,7 @@
 //! the tests of one store from a function that opens an empty one (and whatever it needs to stay alive).
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use poste_wire::{Bloom, Envelope, Hash, Topic};
@@ -298,7 +299,7 @@ fn random_tail(model: &Model, topics: &[Topic], random: &mut StdRng) -> TailQuer
         space: Space::Waku1,
         after: random.random_range(0..head + 2),
         until: if random.random_range(0..3) == 0 { Some(random.random_range(0..head + 2)) } else { None },
-        topics: if random.random() { Some(some) } else { None },
+        topics: if random.random() { Some(Arc::new(some)) } else { None },
         max_records: random.random_range(1..60),
         max_bytes: random.random_range(1..20_000),
     }
@@ -374,13 +375,13 @@ pub(crate) async fn one_id_has_one_answer(store: &dyn ArchiveStore) {
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Duplicate).count(), 58);
 }
 
-pub(crate) async fn walks_while_records_arrive(store: std::sync::Arc<dyn ArchiveStore>) {
+pub(crate) async fn walks_while_records_arrive(store: Arc<dyn ArchiveStore>) {
     let topic = |n: u32| Topic((n % 7).to_be_bytes());
     let body =
         move |n: u32| new_record(&envelope(n.wrapping_mul(2_654_435_761) % 5000, topic(n), &n.to_be_bytes()));
     append(store.as_ref(), (0..2000).map(body).collect()).await;
     let writer = tokio::spawn({
-        let store = std::sync::Arc::clone(&store);
+        let store = Arc::clone(&store);
         async move {
             for first in (2000..6000).step_by(50) {
                 append(store.as_ref(), (first..first + 50).map(body).collect()).await;

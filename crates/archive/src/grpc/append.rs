@@ -1,0 +1,158 @@
+//! `Append`: batches come in, acknowledgements go out as groups become durable. Many batches may be in
+//! flight on one stream.
+
+use std::sync::Arc;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use futures::{FutureExt, Stream, future::BoxFuture};
+use poste_rpc::archive::v1;
+use poste_rpc::archive::v1::append_request::Kind as Request;
+use poste_rpc::archive::v1::append_response::Kind as Response;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::{ArchiveGrpc, convert, stopping};
+use crate::metrics::{Guard, hold};
+use crate::record::{Refusal, Space};
+use crate::store::{ArchiveStore, NewRecord, Outcome};
+
+const MAX_WRITER_ID_BYTES: usize = 128;
+const MAX_BATCH_RECORDS: usize = 4096;
+const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Batches of one stream that wait for the disk; the next ones stay in the connection's window.
+const MAX_BATCHES_IN_FLIGHT: usize = 64;
+
+/// One writer's stream.
+pub(super) struct Append {
+    store: Arc<dyn ArchiveStore>,
+    requests: Streaming<v1::AppendRequest>,
+    stop: CancellationToken,
+    /// The answer to `open`, until it is sent.
+    opened: Option<v1::AppendOpened>,
+    in_flight: FuturesUnordered<BoxFuture<'static, v1::AppendAck>>,
+    /// Set when no more batches are taken: how the stream ends once all acknowledgements are out.
+    end: Option<Result<(), Status>>,
+    _connected: Guard,
+}
+
+impl Append {
+    /// Reads the `open` of a stream.
+    pub(super) async fn open(
+        service: &ArchiveGrpc,
+        mut requests: Streaming<v1::AppendRequest>,
+    ) -> Result<Self, Status> {
+        let first = requests.message().await?.and_then(|request| request.kind);
+        let Some(Request::Open(v1::AppendOpen { writer_id })) = first else {
+            return Err(Status::invalid_argument("the first message of an append stream is `open`"));
+        };
+        if !(1..=MAX_WRITER_ID_BYTES).contains(&writer_id.len()) {
+            return Err(Status::invalid_argument(format!(
+                "a writer_id has 1 to {MAX_WRITER_ID_BYTES} bytes"
+            )));
+        }
+        let store_id = convert::store_id_bytes(service.store.store_id());
+        Ok(Self {
+            store: Arc::clone(&service.store),
+            requests,
+            stop: service.stop.clone(),
+            opened: Some(v1::AppendOpened { store_id }),
+            in_flight: FuturesUnordered::new(),
+            end: None,
+            _connected: hold(&service.metrics.append_streams),
+        })
+    }
+
+    pub(super) fn responses(self) -> impl Stream<Item = Result<v1::AppendResponse, Status>> + Send {
+        futures::stream::unfold(self, |mut append| async move {
+            let response = append.next().await?;
+            Some((response, append))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Result<v1::AppendResponse, Status>> {
+        if let Some(opened) = self.opened.take() {
+            return Some(Ok(v1::AppendResponse { kind: Some(Response::Opened(opened)) }));
+        }
+        loop {
+            if self.in_flight.is_empty()
+                && let Some(end) = &mut self.end
+            {
+                // An error is told once, then the stream is over.
+                return std::mem::replace(end, Ok(())).err().map(Err);
+            }
+            let takes_more = self.end.is_none() && self.in_flight.len() < MAX_BATCHES_IN_FLIGHT;
+            tokio::select! {
+                Some(ack) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    return Some(Ok(v1::AppendResponse { kind: Some(Response::Ack(ack)) }));
+                }
+                request = self.requests.message(), if takes_more => {
+                    if let Err(end) = self.take(request).await {
+                        self.end = Some(end);
+                    }
+                }
+                () = self.stop.cancelled(), if self.end.is_none() => {
+                    self.end = Some(Err(stopping()));
+                }
+            }
+        }
+    }
+
+    /// Hands a batch to the store. An error tells how the stream is to end.
+    async fn take(
+        &mut self,
+        request: Result<Option<v1::AppendRequest>, Status>,
+    ) -> Result<(), Result<(), Status>> {
+        let batch = match request {
+            Ok(None) => return Err(Ok(())),
+            Ok(Some(request)) => match request.kind {
+                Some(Request::Batch(batch)) => batch,
+                Some(Request::Open(_)) => return Err(Err(Status::invalid_argument("`open` came twice"))),
+                None => return Err(Err(Status::invalid_argument("a message without a kind"))),
+            },
+            Err(status) => return Err(Err(status)),
+        };
+        let bytes: usize = batch.records.iter().map(|record| record.body.len()).sum();
+        if batch.records.is_empty() || batch.records.len() > MAX_BATCH_RECORDS || bytes > MAX_BATCH_BYTES {
+            return Err(Err(Status::invalid_argument(format!(
+                "a batch has 1 to {MAX_BATCH_RECORDS} records and at most {MAX_BATCH_BYTES} bytes of bodies"
+            ))));
+        }
+        // A record of an unknown space does not spoil the batch; the others keep their places around it.
+        let mut known = Vec::with_capacity(batch.records.len());
+        let mut refusals: Vec<Option<Refusal>> = Vec::with_capacity(batch.records.len());
+        for v1::NewRecord { space, body } in batch.records {
+            match space.parse::<Space>() {
+                Ok(space) => {
+                    known.push(NewRecord { space, body });
+                    refusals.push(None);
+                }
+                Err(refusal) => refusals.push(Some(refusal)),
+            }
+        }
+        let pending = self.store.append(known).await.map_err(|error| Err(convert::status(&error)))?;
+        let batch_id = batch.batch_id;
+        let ack = async move {
+            let mut outcomes = pending.await.into_iter();
+            let results = refusals.into_iter().map(|refusal| {
+                let outcome = match refusal {
+                    Some(refusal) => Outcome::Refused(refusal),
+                    None => outcomes.next().unwrap_or_else(|| Outcome::Unavailable(String::new())),
+                };
+                result_message(outcome)
+            });
+            v1::AppendAck { batch_id, results: results.collect() }
+        };
+        self.in_flight.push(ack.boxed());
+        Ok(())
+    }
+}
+
+fn result_message(outcome: Outcome) -> v1::AppendResult {
+    let (outcome, reason) = match outcome {
+        Outcome::Stored => (v1::AppendOutcome::Stored, String::new()),
+        Outcome::Duplicate => (v1::AppendOutcome::Duplicate, String::new()),
+        Outcome::Refused(refusal) => (v1::AppendOutcome::Refused, refusal.to_string()),
+        Outcome::Unavailable(reason) => (v1::AppendOutcome::Unavailable, reason),
+    };
+    v1::AppendResult { outcome: outcome.into(), reason }
+}

@@ -1,0 +1,105 @@
+//! The archive as a service: it opens its store, serves it, and at the end finishes, syncs and closes.
+
+use std::sync::Arc;
+
+use poste_rpc::server::Server;
+use poste_service::readiness::Check;
+use poste_service::running::ServiceError;
+use poste_service::{Addresses, Context, RunningService, listener};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{ArchiveConfig, StoreUrl};
+use crate::grpc::ArchiveGrpc;
+use crate::local::{LocalOptions, LocalStore};
+use crate::metrics::{RpcMetrics, StoreMetrics};
+use crate::store::{ArchiveStore, StoreError};
+
+const NAME: &str = "archive";
+
+/// Why the archive could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its address cannot be used.
+    #[error(transparent)]
+    Bind(#[from] listener::BindError),
+    /// Its store cannot be opened.
+    #[error("the archive's store: {0}")]
+    Store(#[from] StoreError),
+    /// Its gRPC server cannot start.
+    #[error(transparent)]
+    Server(#[from] poste_rpc::server::ServerError),
+}
+
+/// Starts the archive on the store that its settings name. It accepts connections when this returns.
+///
+/// # Errors
+/// [`StartError`] when the address cannot be bound or the store not opened.
+pub async fn start(config: ArchiveConfig, context: Context) -> Result<RunningService, StartError> {
+    let StoreUrl::Local(dir) = config.store.clone();
+    let options = LocalOptions {
+        segment_bytes: config.segment_size.0,
+        segment_age: config.segment_age.into(),
+        queue_records: config.queue_records,
+        queue_bytes: config.queue_size.as_usize(),
+        metrics: StoreMetrics::register(&context.metrics.scope(NAME)),
+        ..LocalOptions::new(dir, context.clock.clone())
+    };
+    let open = tokio::task::spawn_blocking(move || LocalStore::open(options));
+    let store = open.await.unwrap_or(Err(StoreError::Closed))?;
+    start_with_store(Arc::new(store), config, context).await
+}
+
+/// Starts the archive on a store that the caller has opened; the archive closes it at its end. The settings
+/// of the store in `config` are not looked at.
+///
+/// # Errors
+/// [`StartError`] when the address cannot be bound.
+pub async fn start_with_store(
+    store: Arc<dyn ArchiveStore>,
+    config: ArchiveConfig,
+    context: Context,
+) -> Result<RunningService, StartError> {
+    let check = context.readiness.add("archive.store");
+    let listener =
+        listener::bind_internal("archive.grpc_listen", config.grpc_listen, config.insecure).await?;
+    let metrics = RpcMetrics::register(&context.metrics.scope(NAME));
+    let service = ArchiveGrpc::new(Arc::clone(&store), metrics, context.stop.clone());
+    let server = Server::new(context.drain)
+        .with(poste_rpc::archive::server(service))
+        .start(listener, context.stop.clone())
+        .await?;
+    let addresses = Addresses { grpc: Some(server.local_address()), ..Addresses::default() };
+    let writable = store.writable();
+    show_writable(&check, *writable.borrow());
+    let stop = context.stop.clone();
+    let task = tokio::spawn(async move {
+        let watched = watch_writable(&check, writable, &stop);
+        let (served, ()) = tokio::join!(server.stopped(), watched);
+        check.not_ready("stopped");
+        // What was handed over is finished and synced, also when the server ended by an error.
+        store.close().await?;
+        served.map_err(ServiceError::from)
+    });
+    Ok(RunningService::new(NAME, addresses, context.stop, task))
+}
+
+async fn watch_writable(check: &Check, mut writable: watch::Receiver<bool>, stop: &CancellationToken) {
+    loop {
+        tokio::select! {
+            changed = writable.changed() => match changed {
+                Ok(()) => show_writable(check, *writable.borrow_and_update()),
+                Err(_) => return,
+            },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+fn show_writable(check: &Check, writable: bool) {
+    if writable {
+        check.ready();
+    } else {
+        check.not_ready("the store takes no records: see the log for what its disk said");
+    }
+}
