@@ -15,6 +15,7 @@ use crate::{ClientError, unix_now};
 const MINING: Duration = Duration::from_secs(5);
 /// How many envelopes a page may bring, compared with what was asked for: late answers to earlier requests count too.
 const PAGE_TOLERANCE: usize = 4;
+const UNREADABLE: &str = "the mailserver sent mail that cannot be read";
 
 /// What to fetch.
 #[derive(Debug, Clone)]
@@ -99,6 +100,7 @@ impl<T: FnMut(Envelope)> Walk<'_, T> {
                 PageEnd::TooMuch => {
                     return Ok(Err("the mailserver sends more than it was asked for".to_owned()));
                 }
+                PageEnd::Unreadable => return Ok(Err(UNREADABLE.to_owned())),
             };
             if cursor == Some(next) || self.count == before {
                 return Ok(Err("the mailserver's cursor leads nowhere".to_owned()));
@@ -119,6 +121,7 @@ impl<T: FnMut(Envelope)> Walk<'_, T> {
                 PageEnd::TooMuch => {
                     return Ok(Err("the mailserver sends more than it was asked for".to_owned()));
                 }
+                PageEnd::Unreadable => return Ok(Err(UNREADABLE.to_owned())),
             }
             if upper >= self.fetch.until {
                 return Ok(Ok("the mailserver fell silent, which is all that a go-ethereum says"));

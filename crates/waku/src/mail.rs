@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use poste_codec::SecretKey;
 use poste_wire::mail::{MailRequest, MailRequestPacket, RequestSeal, SealRequestError, seal_request};
-use poste_wire::packet::Completion;
+use poste_wire::packet::{Completion, code};
 use poste_wire::payload::MAX_PADDING;
 use poste_wire::{Cursor, Dialect, Envelope, Hash, Packet, SymKey};
 use thiserror::Error;
@@ -42,6 +42,8 @@ pub enum PageEnd {
     Silence,
     /// The mailserver sends more than it was asked for.
     TooMuch,
+    /// The mailserver sent mail that cannot be read, so that its completion would say more than is true.
+    Unreadable,
 }
 
 /// One page.
@@ -130,6 +132,9 @@ pub async fn page(
                     Completion::Failed { error, .. } => PageEnd::Failed(error),
                 };
                 return Ok(Page { received, end });
+            }
+            Event::Undecodable { code: code::MAIL_MESSAGES, .. } => {
+                return Ok(Page { received, end: PageEnd::Unreadable });
             }
             _ => {}
         }
