@@ -11,7 +11,7 @@ use crate::meeting::Scripted;
 
 const TOPIC: Topic = Topic([1, 2, 3, 4]);
 
-async fn changed<'a>(session: &'a mut Session, dialect: Dialect) -> &'a Settings {
+async fn changed(session: &mut Session, dialect: Dialect) -> &Settings {
     let event = session.next().await.unwrap();
     assert!(matches!(event, Event::Settings(lane) if lane == dialect), "{event:?}");
     &session.peer(dialect).unwrap().settings
