@@ -19,7 +19,7 @@ pub fn command() -> Command {
         .about("Runs the whole stack in this process on embedded stores")
         .arg(data_arg())
         .arg(cli::ephemeral_ports_arg())
-        .args(cli::setting_args(&settings::all()))
+        .args(cli::setting_args(&settings::all()).into_iter().filter(|arg| arg.get_id() != "gateway.archive"))
 }
 
 /// `--data`.

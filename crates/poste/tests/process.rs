@@ -150,6 +150,9 @@ fn mistakes_are_told_with_the_nearest_name_and_exit_code_2() {
     assert_eq!(unknown_flag.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown_flag.stderr).contains("--archive-store"), "{unknown_flag:?}");
 
+    let elsewhere = output(&["up", "--gateway-archive", "http://127.0.0.1:7200"]);
+    assert_eq!(elsewhere.status.code(), Some(2), "up has an archive of its own: {elsewhere:?}");
+
     let unknown_variable = poste(&["config", "check"]).env("POSTE_ARCHIVE_STORE", "x").output().unwrap();
     assert_eq!(unknown_variable.status.code(), Some(2));
     let text = String::from_utf8_lossy(&unknown_variable.stderr).into_owned();
@@ -250,7 +253,7 @@ fn wait_for_peers(admin: &str, count: u32) {
 
 #[test]
 fn config_show_tells_origins_and_masks_secrets() {
-    let shown = poste(&["config", "show", "--drain-timeout", "7s"])
+    let shown = poste(&["config", "show", "--archive-insecure", "--drain-timeout", "7s"])
         .env("POSTE_GATEWAY__MAIL_PASSWORD", "hunter2")
         .output()
         .unwrap();
@@ -261,6 +264,7 @@ fn config_show_tells_origins_and_masks_secrets() {
         line.unwrap_or_else(|| panic!("{start} in\n{text}")).to_owned()
     };
     assert!(line("timeout = \"7s\"").ends_with("# --drain-timeout"));
+    assert!(line("insecure = true").ends_with("# --archive-insecure"));
     assert!(line("delay = \"0s\"").ends_with("# default"));
     assert!(line("mail_password = \"********\"").ends_with("# POSTE_GATEWAY__MAIL_PASSWORD"));
     assert!(!text.contains("hunter2"));
