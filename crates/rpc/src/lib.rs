@@ -21,7 +21,7 @@ pub mod archive {
     use crate::MAX_MESSAGE_BYTES;
 
     /// Package `poste.archive.v1`, generated.
-    #[allow(missing_docs, missing_debug_implementations, clippy::all)]
+    #[allow(missing_docs, missing_debug_implementations, clippy::all, rustdoc::all)]
     pub mod v1 {
         tonic::include_proto!("poste.archive.v1");
     }
@@ -50,7 +50,7 @@ pub mod gateway {
     use crate::MAX_MESSAGE_BYTES;
 
     /// Package `poste.gateway.v1`, generated.
-    #[allow(missing_docs, missing_debug_implementations, clippy::all)]
+    #[allow(missing_docs, missing_debug_implementations, clippy::all, rustdoc::all)]
     pub mod v1 {
         tonic::include_proto!("poste.gateway.v1");
     }
