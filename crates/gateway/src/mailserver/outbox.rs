@@ -153,7 +153,7 @@ impl Outbox {
     async fn stopped_empty(&self, stop: &CancellationToken) {
         stop.cancelled().await;
         if self.state.lock().count > 0 {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
