@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -85,6 +85,8 @@ pub struct LocalStore {
     queue_records: Arc<Semaphore>,
     queue_bytes: Arc<Semaphore>,
     limits: (usize, usize),
+    /// Answers that are being put together: each holds up to a page of bodies.
+    questions: Arc<Semaphore>,
 }
 
 /// What the writer and the readers share.
@@ -106,6 +108,8 @@ impl LocalStore {
     const INLINE_BYTES: usize = 256 * 1024;
     /// One batch and what is grouped with it stay below the limit of a journal's group.
     const MAX_QUEUE_BYTES: usize = 512 * 1024 * 1024;
+    /// Questions that are answered at a time; more wait.
+    const MAX_QUESTIONS: usize = 32;
 
     /// Opens the store in its directory, or makes one there, and replays its journal. It blocks, for about a
     /// second per million records.
@@ -115,6 +119,7 @@ impl LocalStore {
     /// not those of a store of this program, `Unavailable` when the disk refuses.
     pub fn open(options: LocalOptions) -> Result<Self, StoreError> {
         let limits = (options.queue_records, options.queue_bytes.min(Self::MAX_QUEUE_BYTES));
+        let begun = Instant::now();
         let lock = DirectoryLock::acquire(Arc::clone(&options.disk), &options.dir)?;
         let store_id = Meta::open(&lock)?.store_id;
         let journal_options = Options {
@@ -129,6 +134,13 @@ impl LocalStore {
         if let Some(reason) = replay.newer {
             return Err(StoreError::Corrupt(format!("{} holds {reason}", options.dir.display())));
         }
+        tracing::info!(
+            records = recovery.frames,
+            segments = recovery.segments,
+            quarantined = recovery.quarantined.len(),
+            took = ?begun.elapsed(),
+            "opened the archive's store"
+        );
         let next_seq = next_seq(replay.index.head, &recovery, journal.open_segment());
         let (head, writable) = (watch::Sender::new(replay.index.head), watch::Sender::new(true));
         let shared = Arc::new(Shared {
@@ -160,6 +172,7 @@ impl LocalStore {
             queue_records: Arc::new(Semaphore::new(limits.0)),
             queue_bytes: Arc::new(Semaphore::new(limits.1)),
             limits,
+            questions: Arc::new(Semaphore::new(Self::MAX_QUESTIONS)),
         })
     }
 
@@ -169,8 +182,13 @@ impl LocalStore {
         ask: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = Arc::clone(&self.shared);
+        let room = Arc::clone(&self.questions).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let ask = move || {
+            let _room = room;
+            ask(&shared)
+        };
         // It is not run only when the runtime is going down.
-        tokio::task::spawn_blocking(move || ask(&shared)).await.unwrap_or(Err(StoreError::Closed))
+        tokio::task::spawn_blocking(ask).await.unwrap_or(Err(StoreError::Closed))
     }
 
     fn join(&self) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 #[non_exhaustive]
 pub enum JournalError {
     /// The disk refused a call.
-    #[error("could not {action} {}", path.display())]
+    #[error("could not {action} {}: {source}", path.display())]
     Io {
         /// What was tried, as a verb.
         action: &'static str,

@@ -274,3 +274,94 @@ impl PartialEq for Head<'_> {
 }
 
 impl Eq for Head<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Derived, Space};
+
+    fn topic(number: u32) -> Topic {
+        Topic(number.to_be_bytes())
+    }
+
+    /// 40,000 records of 1,000 topics, one a second; topics 0 to 9 only among the last 5,000.
+    fn index() -> Index {
+        let mut index = Index::default();
+        for n in 0..40_000_u32 {
+            let number = if n < 35_000 { 10 + n % 990 } else { n % 10 };
+            let position = Position { time_ns: i64::from(n) * 1_000_000_000, id: Hash::of(&n.to_be_bytes()) };
+            let at = FrameAt { segment: 1, offset: n, payload_bytes: 100 };
+            let seq = u64::from(n) + 1;
+            assert!(index.insert(Space::Waku1, Derived { position, topic: topic(number) }, seq, at));
+        }
+        index
+    }
+
+    fn query(filter: Filter, direction: Direction) -> Query {
+        let (space, from_ns, to_ns) = (Space::Waku1, i64::MIN, i64::MAX);
+        Query { space, from_ns, to_ns, filter, direction, max_records: 10, max_bytes: 1 << 20, cursor: None }
+    }
+
+    #[test]
+    fn a_walk_that_skips_and_a_merge_give_the_same_page() {
+        let index = index();
+        let space = index.space(Space::Waku1).unwrap();
+        let topics: Vec<Topic> = (0..10).map(topic).collect();
+        let wanted: Vec<u32> = topics.iter().map(|topic| space.topic_number(topic).unwrap()).collect();
+        assert!(space.walk_is_cheaper(&wanted, 10), "by the estimate, which is wrong here");
+        for direction in [Direction::Ascending, Direction::Descending] {
+            let query = query(Filter::Topics(topics.clone()), direction);
+            let times = |selection: Selection| -> Vec<i64> {
+                selection.chosen.iter().map(|one| one.position.time_ns / 1_000_000_000).collect()
+            };
+            let descending = direction == Direction::Descending;
+            let walk = Walk::new(&space.by_position, &space.records, bounds(&query).unwrap(), descending);
+            let skipping = Fill::new(space, 10, 1 << 20).skipping(walk, &wanted, usize::MAX).unwrap();
+            let expected: Vec<i64> =
+                if descending { (39_990..40_000).rev().collect() } else { (35_000..35_010).collect() };
+            assert_eq!(times(skipping), expected);
+            assert_eq!(times(index.select(&query)), expected, "{direction:?}");
+        }
+    }
+
+    #[test]
+    fn a_walk_gives_up_when_what_is_wanted_is_far_away() {
+        let index = index();
+        let space = index.space(Space::Waku1).unwrap();
+        let bounds = bounds(&query(Filter::Everything, Direction::Ascending)).unwrap();
+        let walk = || Walk::new(&space.by_position, &space.records, bounds, false);
+        let wanted = [space.topic_number(&topic(3)).unwrap()];
+        let fill = Fill::new(space, 10, 1 << 20);
+        assert!(fill.clone().skipping(walk(), &wanted, 1000).is_none());
+        assert!(fill.skipping(walk(), &wanted, 40_000).is_some());
+    }
+
+    #[test]
+    fn a_tail_that_finds_little_comes_back_in_between() {
+        let mut index = index();
+        let topics = Some(std::sync::Arc::new(HashSet::from([topic(3)])));
+        let space = Space::Waku1;
+        for n in 40_000..100_000_u32 {
+            let position = Position { time_ns: 0, id: Hash::of(&n.to_be_bytes()) };
+            let at = FrameAt { segment: 1, offset: n, payload_bytes: 100 };
+            index.insert(space, Derived { position, topic: topic(20) }, u64::from(n) + 1, at);
+        }
+        let query = |after| TailQuery {
+            space,
+            after,
+            until: None,
+            topics: topics.clone(),
+            max_records: 1000,
+            max_bytes: 1 << 20,
+        };
+        let (chosen, scanned) = index.select_tail(&query(0));
+        assert_eq!((chosen.len(), scanned), (500, TAIL_STEPS as u64));
+        let (chosen, scanned) = index.select_tail(&query(scanned));
+        assert_eq!((chosen.len(), scanned), (0, 100_000));
+    }
+
+    #[test]
+    fn an_index_entry_is_small() {
+        assert!(size_of::<Entry>() <= 72, "{} bytes", size_of::<Entry>());
+    }
+}

@@ -193,8 +193,7 @@ impl Writer {
             ErrorKind::Full => "the archive's disk is full",
             _ => "the archive's disk does not take records",
         };
-        let source = std::error::Error::source(error).map(ToString::to_string);
-        tracing::error!(%error, source, "the archive takes no records until its disk has come back");
+        tracing::error!(%error, "the archive takes no records until its disk has come back");
         self.retry = Some(Retry { at: Instant::now() + self.delay, reason });
         self.delay = (self.delay * 2).min(Self::LAST_DELAY);
         self.shared.writable.send_replace(false);
