@@ -10,7 +10,7 @@ mod mac;
 use std::io;
 
 use aes::cipher::{KeyIvInit, StreamCipher};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use poste_codec::rlp::{Encoder, Item, Limits};
 use thiserror::Error;
 use tokio_util::codec::Decoder;
@@ -175,7 +175,8 @@ impl Decoder for FrameDecoder {
             if input.len() < HEADER_SIZE {
                 return Ok(None);
             }
-            let size = self.read_header(&mut input.split_to(HEADER_SIZE))?;
+            let size = self.read_header(&mut input[..HEADER_SIZE])?;
+            input.advance(HEADER_SIZE);
             self.part = Part::Body { size, absorbed: 0 };
         }
         let Part::Body { size, absorbed } = &mut self.part else { return Ok(None) };
@@ -189,11 +190,11 @@ impl Decoder for FrameDecoder {
         }
         let size = *size;
         self.part = Part::Header;
-        let mut body = input.split_to(padded);
-        let tag = input.split_to(TAG);
-        if !self.mac.body_is(&tag) {
+        if !self.mac.body_is(&input[padded..padded + TAG]) {
             return Err(Breach::WrongMac.into());
         }
+        let mut body = input.split_to(padded);
+        input.advance(TAG);
         self.cipher.apply_keystream(&mut body);
         body.truncate(size);
         let body = body.freeze();

@@ -141,7 +141,11 @@ impl Receiver {
             return snappy::decompress(&payload, limit);
         }
         let size = payload.len();
-        if size > limit { Err(Breach::TooLarge { size, limit }) } else { Ok(payload) }
+        if size > limit {
+            return Err(Breach::TooLarge { size, limit });
+        }
+        // A copy: a small payload must not keep the whole read buffer alive for as long as its owner likes.
+        Ok(Bytes::copy_from_slice(&payload))
     }
 
     /// Some peers do not compress a Disconnect.

@@ -28,7 +28,8 @@ impl Sender {
 
     /// Queues a message under `code` of the capability at index `capability` of [`shared`](Self::shared).
     /// Waits while the queue is full, which is as long as the peer reads too slowly; cancelling the wait
-    /// queues nothing.
+    /// queues nothing. A payload above 14 MiB, or a code that the capability does not have, ends the
+    /// connection with [`Closed::Unsendable`].
     pub async fn send(&self, capability: usize, code: u8, payload: Bytes) -> Result<(), Closed> {
         self.outbox.send(capability, code, payload).await
     }
