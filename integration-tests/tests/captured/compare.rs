@@ -204,9 +204,12 @@ fn mail(
             (cursor.is_none() && !request.cursor.is_empty()).then_some(Permitted::CursorRefused)
         }
         (
-            Completion::Done { last_hash: theirs_last, cursor: Some(_), .. },
+            Completion::Done { last_hash: theirs_last, cursor: Some(next), .. },
             Completion::Done { last_hash, cursor: None, .. },
-        ) if theirs_last == last_hash && theirs.envelopes() == ours.envelopes() => {
+        ) if theirs_last == last_hash
+            && next.hash == *last_hash
+            && theirs.envelopes() == ours.envelopes() =>
+        {
             differences.extend(partition(theirs, ours));
             Some(Permitted::CursorAtEnd)
         }
@@ -247,6 +250,7 @@ fn connection(
     let ours = &gone.account;
     let mut differences: Vec<_> =
         ours.strays().map(|stray| Wrong(format!("nothing asked for {stray}"))).collect();
+    differences.extend(theirs.strays().map(|stray| Wrong(format!("the recording has no place for {stray}"))));
     if theirs.status != ours.status {
         differences
             .push(Wrong(format!("Status {:?} was recorded, ours is {:?}", theirs.status, ours.status)));
@@ -284,7 +288,7 @@ fn connection(
     match (end.client_left(), &gone.ended) {
         (true, None) => {}
         (true, Some(closed)) => {
-            differences.push(Wrong(format!("the gateway ended the connection: {closed}")))
+            differences.push(Wrong(format!("the gateway ended the connection: {closed}")));
         }
         (false, None) if session.capability == Dialect::Shh6 => {
             differences.push(Difference::Permitted(Permitted::StaysUp));

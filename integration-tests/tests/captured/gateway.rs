@@ -18,8 +18,8 @@ use crate::stack::Stack;
 
 /// Replays a session and compares.
 pub(crate) async fn replay(session: &Session) -> anyhow::Result<Vec<Difference>> {
-    let clients: BTreeSet<_> = session.packets.iter().map(|packet| packet.client).collect();
-    let recorded = clients.iter().map(|client| Ok((*client, Account::recorded(session, *client)?)));
+    let recorded = session.clients().into_iter();
+    let recorded = recorded.map(|client| Ok((client, Account::recorded(session, client)?)));
     let recorded = recorded.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
     let begin = session.packets.first().map_or(0.0, |packet| packet.ms);
     let mut replay = Replay {

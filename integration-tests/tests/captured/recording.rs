@@ -1,6 +1,6 @@
 //! The recorded sessions: their file, its members as types, and which of them are replayed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -242,6 +242,11 @@ impl Session {
             Client::D => self.client_d_node_private.as_ref(),
         }
         .with_context(|| format!("no node key of client {client:?} is recorded"))
+    }
+
+    /// Those who take part.
+    pub(crate) fn clients(&self) -> BTreeSet<Client> {
+        self.packets.iter().map(|packet| packet.client).collect()
     }
 
     /// Packets with what was read in them, by index.
