@@ -104,17 +104,13 @@ impl<'a> Reader<'a> {
     /// Until the end; says the cause.
     async fn run(mut self, stop: CancellationToken) -> &'static str {
         loop {
-            let event = tokio::select! {
-                event = self.session.next() => event,
+            let outcome = tokio::select! {
+                outcome = self.step() => outcome,
                 () = stop.cancelled() => {
                     self.session.outbound().disconnect(DisconnectReason::Quitting);
                     self.farewell().await;
                     return "stopped";
                 }
-            };
-            let outcome = match event {
-                Ok(event) => self.take(event).await,
-                Err(error) => Err(error),
             };
             if let Err(error) = outcome {
                 self.farewell().await;
@@ -128,7 +124,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    async fn take(&mut self, event: Event) -> Result<(), SessionError> {
+    /// Takes the next thing that the peer says. Waits while an answer that it causes has no room.
+    async fn step(&mut self) -> Result<(), SessionError> {
+        let event = self.session.next().await?;
+        self.take(event).await;
+        Ok(())
+    }
+
+    async fn take(&mut self, event: Event) {
         match event {
             Event::Ready(_) | Event::Settings(_) => self.show_wants(),
             Event::Packet(dialect, packet) => self.take_packet(dialect, packet).await,
@@ -142,7 +145,6 @@ impl<'a> Reader<'a> {
             }
             Event::Ignored { .. } => self.node.metrics.ignored_packet(),
         }
-        Ok(())
     }
 
     async fn take_packet(&mut self, dialect: Dialect, packet: Packet) {
@@ -175,7 +177,8 @@ impl<'a> Reader<'a> {
     }
 
     async fn farewell(&mut self) {
-        self.tasks.abort_all();
+        // To their very end: nothing of this peer may mark envelopes once its slot is free.
+        self.tasks.shutdown().await;
         // Whatever happens, the connection ends when the session is dropped.
         let outbound = self.session.outbound().clone();
         let _ = tokio::time::timeout(FAREWELL, outbound.closed()).await;
