@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use poste_waku::{Outbound, SendError};
 use poste_wire::packet::{EnvelopeFault, MessageResponse};
 use poste_wire::{Dialect, Hash, Packet};
@@ -15,7 +17,7 @@ use crate::node::{self, Node};
 
 /// Envelopes of one peer that may wait for the archive. A peer that repeats what waits must not fill our memory.
 const MAX_UNCONFIRMED: usize = 32_768;
-/// Batches of one peer that may wait.
+/// Batches of one peer that may wait for the archive, and as many again before them.
 const MAX_BATCHES: usize = 1024;
 
 /// A batch whose confirmation is due.
@@ -37,7 +39,8 @@ pub(super) struct Batches {
     outbound: Outbound,
 }
 
-/// The task that sends a peer's confirmations, in the order of its batches.
+/// The task that sends a peer's confirmations, each as soon as it can be given: what is refused at once is not held up
+/// by what waits for the archive.
 #[derive(Debug)]
 pub(super) struct Confirming {
     batches: mpsc::Receiver<Batch>,
@@ -79,9 +82,17 @@ impl Batches {
 
 impl Confirming {
     pub(super) async fn run(mut self) {
-        while let Some(batch) = self.batches.recv().await {
-            let count = batch.receipts.len();
-            let Some(response) = respond(batch).await else { return };
+        let mut waiting = FuturesUnordered::new();
+        loop {
+            let (count, response) = tokio::select! {
+                batch = self.batches.recv(), if waiting.len() < MAX_BATCHES => {
+                    let Some(batch) = batch else { return };
+                    waiting.push(async { (batch.receipts.len(), respond(batch).await) });
+                    continue;
+                }
+                Some(answered) = waiting.next() => answered,
+            };
+            let Some(response) = response else { return };
             self.unconfirmed.fetch_sub(count, Ordering::AcqRel);
             if send(&self.outbound, response).await.is_err() {
                 return;
