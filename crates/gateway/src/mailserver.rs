@@ -2,8 +2,6 @@
 //! `archive(envelope)` and `deliver_mail(peer, request)`. The node knows nothing of what is behind them.
 
 mod archive;
-#[cfg(test)]
-pub(crate) mod memory;
 mod outbox;
 
 use std::fmt;
