@@ -1,0 +1,9 @@
+//! The node, as a good peer sees it, and as the services inside do.
+
+mod away;
+mod confirming;
+mod grpc;
+mod mail;
+mod relaying;
+mod seats;
+mod slow;

@@ -1,0 +1,152 @@
+//! The archive is away: envelopes wait, within a bound, and are confirmed after its return; nobody is told less or more
+//! than is true meanwhile.
+
+use std::time::Duration;
+
+use poste_rlpx::{Closed, DisconnectReason};
+use poste_service::config::ByteSize;
+use poste_wire::mail::MailRequestPacket;
+use poste_wire::packet::Options;
+use poste_wire::{Bloom, Dialect, Packet};
+
+use crate::envelopes::{TOPIC, envelope, everything, sealed};
+use crate::panics;
+use crate::peer::{Peer, in_order};
+use crate::stack::{Stack, soon};
+
+const UNAVAILABLE: &str = "archive is not available now, ask again later";
+
+/// Waits until the gateway has seen that the archive is away, or back.
+async fn reachable(stack: &Stack, expected: bool) {
+    let looking = async {
+        while stack.node_info().await.archive_reachable != expected {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("the gateway to notice", looking).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envelopes_wait_and_are_confirmed_after_its_return() {
+    let mut stack = Stack::start().await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let wants = Options { bloom: Some(Bloom::of_topics([TOPIC])), ..Options::default() };
+    let mut watcher = Peer::wanting(&stack, Dialect::Shh6, wants).await;
+    let before = envelope(TOPIC, 100);
+    peer.post_confirmed(std::slice::from_ref(&before)).await;
+    stack.stop_archive().await;
+    reachable(&stack, false).await;
+
+    let posted: Vec<_> = (0..50).map(|_| envelope(TOPIC, 1000)).collect();
+    let mut batches = Vec::new();
+    for batch in posted.chunks(10) {
+        batches.push(peer.post(batch).await);
+    }
+    // Relayed all the same, and what waits is known.
+    assert_eq!(watcher.relayed_until(&posted[49]).await.len(), 50);
+    let info = stack.node_info().await;
+    let bytes: usize = posted.iter().map(|envelope| envelope.rlp().len()).sum();
+    assert_eq!((info.pending_envelopes, info.pending_bytes), (50, bytes as u64));
+    assert!(!info.archive_reachable);
+    assert_eq!(stack.queue_fault(), None, "there is room");
+
+    // Requests end with the error form; nothing has been confirmed.
+    for request in [everything(), everything().with_topics(vec![TOPIC])] {
+        assert_eq!(peer.refusal(MailRequestPacket::Sealed(sealed(&request))).await, UNAVAILABLE);
+    }
+    assert_eq!(stack.metric("mail_requests", "outcome=\"archive_unavailable\""), 2);
+    peer.assert_nothing_else();
+
+    stack.start_archive().await;
+    for batch in batches {
+        assert_eq!(peer.confirmation(batch).await, []);
+    }
+    assert!(stack.node_info().await.archive_reachable);
+    let all = [&[before], &posted[..]].concat();
+    assert_eq!(peer.fetch(&everything()).await, in_order(&all));
+    assert_eq!(stack.node_info().await.pending_envelopes, 0);
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn above_the_bound_they_are_refused_by_name_and_the_gateway_is_not_ready() {
+    let mut stack = Stack::with(|config| config.archive_queue_bytes = ByteSize(10_000)).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let mut whisperer = Peer::quiet(&stack, Dialect::Shh6).await;
+    assert_eq!(stack.queue_fault(), None);
+    stack.stop_archive().await;
+    reachable(&stack, false).await;
+
+    let waiting: Vec<_> = (0..9).map(|_| envelope(TOPIC, 1000)).collect();
+    let first = peer.post(&waiting).await;
+    let too_much: Vec<_> = (0..5).map(|_| envelope(TOPIC, 1000)).collect();
+    // At once: what is refused need not wait for the archive, whoever posts it.
+    for (poster, code) in [(&mut peer, 22), (&mut whisperer, 38)] {
+        let second = poster.post(&too_much).await;
+        let faults = poster.confirmation(second).await;
+        assert_eq!(faults.len(), 5);
+        for (fault, envelope) in faults.iter().zip(&too_much) {
+            assert_eq!((fault.hash, fault.code), (envelope.hash(), code));
+            assert_eq!(fault.description, "archive is away and the queue for it is full: send again later");
+        }
+    }
+    assert!(stack.queue_fault().is_some_and(|reason| reason.contains("is the archive up")));
+    assert_eq!(stack.metric("refused_envelopes", "reason=\"archive_full\""), 10);
+    assert_eq!(stack.node_info().await.pending_envelopes, 9);
+    peer.assert_nothing_else();
+
+    stack.start_archive().await;
+    assert_eq!(peer.confirmation(first).await, []);
+    assert_eq!(stack.queue_fault(), None);
+    // Sent again, as the text says.
+    peer.post_confirmed(&too_much).await;
+    assert_eq!(peer.fetch(&everything()).await, in_order(&[waiting, too_much].concat()));
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_may_come_and_go_while_peers_post() {
+    let mut stack = Stack::start().await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let (mut posted, mut batches) = (Vec::new(), Vec::new());
+    for round in 0..5 {
+        for _ in 0..20 {
+            let batch: Vec<_> = (0..5).map(|_| envelope(TOPIC, 300)).collect();
+            batches.push(peer.post(&batch).await);
+            posted.extend(batch);
+        }
+        if round % 2 == 0 {
+            stack.stop_archive().await;
+        } else {
+            stack.start_archive().await;
+        }
+    }
+    stack.start_archive().await;
+    for batch in batches {
+        assert_eq!(peer.confirmation(batch).await, []);
+    }
+    assert_eq!(peer.fetch(&everything()).await, in_order(&posted));
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_at_the_end_was_never_confirmed() {
+    let mut stack = Stack::start().await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    stack.stop_archive().await;
+    reachable(&stack, false).await;
+    let batch = peer.post(&[envelope(TOPIC, 100)]).await;
+    stack.counted("received_envelopes", "", 1).await;
+    let (took, archive, _directory) = stack.stop_gateway().await;
+    // The drain of 5 s is given to the archive to come back.
+    assert!(archive.is_none() && took < Duration::from_secs(8), "{took:?}");
+    let (heard, closed) = peer.hear_everything().await;
+    let confirms = |packet: &Packet| match packet {
+        Packet::BatchAcknowledged(hash) => *hash == batch,
+        Packet::MessageResponse(_) => true,
+        _ => false,
+    };
+    assert!(!heard.iter().any(|heard| confirms(&heard.packet)), "{heard:?}");
+    assert_eq!(closed, Closed::Disconnected(DisconnectReason::Quitting));
+    panics::assert_none();
+}

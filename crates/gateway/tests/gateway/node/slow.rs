@@ -1,0 +1,124 @@
+//! Peers that read slowly or not at all: what waits for them is bounded, and nobody else waits.
+
+use std::collections::HashMap;
+
+use poste_wire::mail::MailRequestPacket;
+use poste_wire::packet::{Completion, Options};
+use poste_wire::{Bloom, Dialect, Envelope, Packet};
+
+use crate::envelopes::{TOPIC, envelope, everything, sealed};
+use crate::peer::{Appearance, Peer};
+use crate::stack::{Stack, eventually};
+use crate::witness::Watched;
+
+/// 24 MB of mail.
+const COUNT: usize = 24;
+const SIZE: usize = 1_000_000;
+
+async fn post(stack: &Stack) -> Vec<Envelope> {
+    let mut poster = Peer::quiet(stack, Dialect::Waku1).await;
+    let posted: Vec<_> = (0..COUNT).map(|_| envelope(TOPIC, SIZE)).collect();
+    for one in &posted {
+        poster.post_confirmed(std::slice::from_ref(one)).await;
+    }
+    posted
+}
+
+fn slow(wants: Options) -> Appearance {
+    Appearance { receive_buffer: Some(16 * 1024), ..Appearance::wanting(Dialect::Waku1, wants) }
+}
+
+/// Waits until a counter stands still, which is when everything between the gateway and the peer is full.
+async fn stands_still(stack: &Stack, name: &str) -> u64 {
+    let (mut last, mut same) = (0, 0);
+    eventually(&format!("{name} to stand still"), || {
+        let now = stack.metric(name, "");
+        same = if now == last && now > 0 { same + 1 } else { 0 };
+        last = now;
+        same == 100
+    })
+    .await;
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_for_who_never_reads_does_not_pile_up() {
+    let watched = Watched::start().await;
+    let stack = &watched.stack;
+    let posted = post(stack).await;
+    let mut reader =
+        Peer::appear(stack, &slow(Options { bloom: Some(Bloom::EMPTY), ..Options::default() })).await;
+    let id = reader.ask(MailRequestPacket::Sealed(sealed(&everything().with_topics(vec![TOPIC])))).await;
+    // The queue of the connection holds 4 MiB, and what lies in sockets is bounded by the system.
+    let delivered = stands_still(stack, "mail_envelopes").await;
+    assert!(delivered < COUNT as u64 / 2, "{delivered} of {COUNT}");
+
+    // Others are served meanwhile, and the slow one too as soon as it reads.
+    let mut other = Peer::quiet(stack, Dialect::Shh6).await;
+    other.post_confirmed(&[envelope(TOPIC, 10)]).await;
+    let (packets, completion) = reader.answer(id).await;
+    assert!(packets.len() >= COUNT, "{}", packets.len());
+    assert!(matches!(completion, Completion::Done { cursor: None, .. }));
+    assert_eq!(posted.len(), COUNT);
+
+    // One that leaves in the middle of it is given up.
+    reader.ask(MailRequestPacket::Sealed(sealed(&everything()))).await;
+    stands_still(stack, "mail_envelopes").await;
+    drop(reader);
+    stack.counted("mail_requests", "outcome=\"delivered\"", 1).await;
+    watched.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relaying_to_who_never_reads_does_not_pile_up() {
+    let watched = Watched::start().await;
+    let stack = &watched.stack;
+    let mut deaf =
+        Peer::appear(stack, &slow(Options { bloom: Some(Bloom::of_topics([TOPIC])), ..Options::default() }))
+            .await;
+    let posted = post(stack).await;
+    let relayed = stands_still(stack, "relayed_envelopes").await;
+    assert!(relayed < COUNT as u64 / 2, "{relayed} of {COUNT}");
+    // It gets all of it when it reads.
+    let last = posted.last().unwrap();
+    assert_eq!(deaf.relayed_until(last).await, posted[..COUNT - 1]);
+    watched.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_beyond_those_that_may_wait_are_turned_away() {
+    let watched = Watched::start().await;
+    let stack = &watched.stack;
+    post(stack).await;
+    let nothing = Options { bloom: Some(Bloom::EMPTY), ..Options::default() };
+    let mut reader = Peer::appear(stack, &slow(nothing)).await;
+    let first = reader.ask(MailRequestPacket::Sealed(sealed(&everything().with_topics(vec![TOPIC])))).await;
+    stands_still(stack, "mail_envelopes").await;
+    // While the first is being answered 16 may wait.
+    let mut ids = Vec::new();
+    let small = everything().with_limit(1);
+    for _ in 0..20 {
+        ids.push(reader.ask(MailRequestPacket::Sealed(sealed(&small))).await);
+    }
+    let mut answers = HashMap::new();
+    while answers.len() < 21 {
+        let completion = reader.hear("an end", |heard| match &heard.packet {
+            Packet::MailComplete(completion) => Some(completion.clone()),
+            _ => None,
+        });
+        let completion = completion.await;
+        answers.insert(completion.request_id(), completion);
+    }
+    assert!(matches!(answers[&first], Completion::Done { .. }));
+    for (number, id) in ids.iter().enumerate() {
+        match &answers[id] {
+            Completion::Done { .. } => assert!(number < 16, "{number}"),
+            Completion::Failed { error, .. } => {
+                assert!(number >= 16, "{number}: {error}");
+                assert_eq!(error, "too many requests wait for an answer");
+            }
+        }
+    }
+    stack.counted("mail_requests", "outcome=\"too_many\"", 4).await;
+    watched.end().await;
+}
