@@ -99,6 +99,15 @@ fn benchmark(criterion: &mut Criterion) {
         });
     }
     group.finish();
+    drop(store);
+
+    let mut group = criterion.benchmark_group("open");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(next.into()));
+    group.bench_function("after a stop", |bencher| {
+        bencher.iter(|| LocalStore::open(LocalOptions::new(dir.path(), Clock::system())).expect("it opens"));
+    });
+    group.finish();
 }
 
 criterion_group!(benches, benchmark);

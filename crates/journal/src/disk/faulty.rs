@@ -236,8 +236,11 @@ impl DiskFile for FaultyFile {
             let offset = usize::try_from(offset).map_err(io::Error::other)?;
             let fails = state.happens(state.odds.write_error);
             let mut take = bytes.len();
-            if fails || state.happens(state.odds.short_write) {
+            if fails {
                 take = state.random.below(bytes.len() as u64 + 1) as usize;
+            } else if state.happens(state.odds.short_write) {
+                // To take nothing and report no error is not legal.
+                take = 1.max(state.random.below(bytes.len() as u64 + 1) as usize).min(bytes.len());
             }
             let full = state.room_for(number, offset, &mut take);
             let inode = state.inodes.get_mut(&number).ok_or_else(eio)?;
