@@ -83,8 +83,11 @@ impl Section for GatewayConfig {
             "password of mail requests; the default is the deployed network's public one",
         ),
         Key::new("mail_interval", "least time between two mail requests of one peer (0s: no limit)"),
-        Key::new("pool_bytes", "bound of the pool of live envelopes"),
+        Key::new("pool_bytes", "bound of the pool of live envelopes in memory"),
         Key::new("max_ttl", "longest ttl of an envelope"),
-        Key::new("archive_queue_bytes", "bound of the envelopes that wait while the archive is away"),
+        Key::new(
+            "archive_queue_bytes",
+            "bound of the envelopes in memory that wait while the archive is away",
+        ),
     ];
 }

@@ -60,11 +60,14 @@ pub(crate) struct Parcel {
     pub more: bool,
 }
 
+/// What an envelope takes besides its bytes, about: its fields, its places in the maps, its receipt. It counts, or small
+/// envelopes would fill many times the memory that the pool may have.
+const ENTRY_BYTES: usize = 512;
 /// How many envelopes a forwarder looks at while it holds the pool's lock.
 const LOOK: usize = 4096;
 
 impl Pool {
-    /// An empty pool for at most `max_bytes` of envelopes.
+    /// An empty pool for at most `max_bytes` of envelopes, with what keeping them takes.
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self { state: Mutex::default(), newest: watch::Sender::new(0), max_bytes }
     }
@@ -97,7 +100,7 @@ impl Pool {
         let mut known_by = Slots::default();
         known_by.extend(from);
         state.entries.insert(number, Entry { envelope, pow, known_by, receipt: receipt.clone() });
-        while state.bytes > self.max_bytes && state.entries.len() > 1 {
+        while state.memory() > self.max_bytes && state.entries.len() > 1 {
             state.remove_first_to_expire();
         }
         drop(state);
@@ -183,6 +186,10 @@ impl Pool {
 }
 
 impl State {
+    fn memory(&self) -> usize {
+        self.bytes + self.entries.len() * ENTRY_BYTES
+    }
+
     fn remove_first_to_expire(&mut self) {
         let Some((_, number)) = self.expiries.pop_first() else { return };
         if let Some(entry) = self.entries.remove(&number) {
@@ -287,7 +294,7 @@ mod tests {
     #[test]
     fn what_expires_first_makes_room() {
         let one = envelope(1, 100).rlp().len();
-        let pool = Pool::new(2 * one);
+        let pool = Pool::new(2 * (one + ENTRY_BYTES));
         for (number, expiry) in [(1, 120), (2, 100), (3, 110)] {
             pool.offer(&envelope(number, expiry), 1.0, None, stored).unwrap();
         }

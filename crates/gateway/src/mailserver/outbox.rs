@@ -25,6 +25,9 @@ use crate::metrics::Metrics;
 /// The space that envelopes are filed in.
 pub(super) const SPACE: &str = "waku1";
 
+/// What an envelope takes besides its bytes while it waits, about. It counts, or small envelopes would fill many times
+/// the memory that the outbox may have.
+const PENDING_BYTES: usize = 256;
 /// Records and bytes that go out as one batch.
 const BATCH_RECORDS: usize = 1024;
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -63,6 +66,12 @@ struct Pending {
     done: oneshot::Sender<Stored>,
 }
 
+impl State {
+    fn memory(&self) -> usize {
+        self.bytes + self.count * PENDING_BYTES
+    }
+}
+
 /// What waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OutboxSize {
@@ -90,7 +99,7 @@ enum StreamEnd {
 }
 
 impl Outbox {
-    /// An empty outbox for at most `max_bytes`. `ready` says whether it takes envelopes.
+    /// An empty outbox for at most `max_bytes` of envelopes, with what keeping them takes. `ready` says whether it takes envelopes.
     pub(crate) fn new(max_bytes: usize, ready: Check, metrics: Metrics) -> Arc<Self> {
         ready.ready();
         Arc::new(Self { state: Mutex::default(), arrived: Notify::new(), max_bytes, ready, metrics })
@@ -100,7 +109,7 @@ impl Outbox {
     pub(crate) fn push(&self, body: Bytes) -> Result<Receipt, QueueFull> {
         let (done, receipt) = oneshot::channel();
         let mut state = self.state.lock();
-        if state.bytes + body.len() > self.max_bytes {
+        if state.memory() + body.len() + PENDING_BYTES > self.max_bytes {
             if !state.full {
                 state.full = true;
                 self.ready.not_ready("the queue of envelopes for the archive is full: is the archive up?");
@@ -268,7 +277,7 @@ impl Outbox {
             // Nobody may be waiting for the receipt any more.
             let _ = pending.done.send(stored);
         }
-        if state.full && state.bytes < self.max_bytes / 10 * 9 {
+        if state.full && state.memory() < self.max_bytes / 10 * 9 {
             state.full = false;
             self.ready.ready();
             info!("the queue for the archive has room again");
