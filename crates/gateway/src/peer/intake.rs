@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::pool::Slot;
 
 /// Above this many bytes of envelopes, hashing them takes longer than an async task may.
-const INLINE_BYTES: usize = 64 * 1024;
+pub(super) const INLINE_BYTES: usize = 64 * 1024;
 
 /// Takes the envelopes of a packet into the node.
 pub(super) async fn take(

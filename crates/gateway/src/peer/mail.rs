@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::intake::INLINE_BYTES;
 use crate::mailserver::{DeliveryError, Mailbox, PeerGone};
 use crate::node::Node;
 use crate::peers::Peer;
@@ -59,10 +60,10 @@ async fn complete(outbound: &Outbound, dialect: Dialect, completion: Completion)
 }
 
 /// Delivers what is asked for and says how it ended; nothing when the peer has gone.
-async fn answer(node: &Node, peer: &Peer, outbound: &Outbound, request: &Request) -> Option<Completion> {
+async fn answer(node: &Arc<Node>, peer: &Peer, outbound: &Outbound, request: &Request) -> Option<Completion> {
     let request_id = request.packet.request_id();
     let failed = |error: String| Some(Completion::Failed { request_id, error });
-    let valid = match open(node, peer, &request.packet) {
+    let valid = match open(node, peer, &request.packet).await? {
         Ok(valid) => valid,
         Err(refusal) => {
             debug!(%refusal, "a request for mail is refused");
@@ -98,17 +99,32 @@ async fn answer(node: &Node, peer: &Peer, outbound: &Outbound, request: &Request
     }
 }
 
-fn open(node: &Node, peer: &Peer, packet: &MailRequestPacket) -> Result<ValidRequest, Refusal> {
-    let (request, form) = match packet {
-        MailRequestPacket::Sealed(envelope) => {
-            let keys = RequestKeys { password: Some(&node.mail_key), node: None };
-            let opened = open_request(envelope, keys, node.rules.min_pow)?;
-            MailRequest::decode(&opened.payload)?
+/// Opens and checks a request. None: the process is stopping.
+async fn open(
+    node: &Arc<Node>,
+    peer: &Peer,
+    packet: &MailRequestPacket,
+) -> Option<Result<ValidRequest, Refusal>> {
+    let read = match packet {
+        MailRequestPacket::Sealed(envelope) if envelope.size() > INLINE_BYTES => {
+            let (node, envelope) = (Arc::clone(node), envelope.clone());
+            tokio::task::spawn_blocking(move || unseal(&node, &envelope)).await.ok()?
         }
-        MailRequestPacket::Direct(direct) => (direct.request.clone(), RequestForm::Direct),
+        MailRequestPacket::Sealed(envelope) => unseal(node, envelope),
+        MailRequestPacket::Direct(direct) => Ok((direct.request.clone(), RequestForm::Direct)),
     };
-    let valid = request.validate(form, node.now())?;
-    if node.mail_spacing.admit(&peer.key, node.clock.now()) { Ok(valid) } else { Err(Refusal::RateLimited) }
+    let valid = read.and_then(|(request, form)| request.validate(form, node.now()));
+    Some(valid.and_then(|valid| {
+        let admitted = node.mail_spacing.admit(&peer.key, node.clock.now());
+        admitted.then_some(valid).ok_or(Refusal::RateLimited)
+    }))
+}
+
+/// Hashes and decrypts the request's envelope.
+fn unseal(node: &Node, envelope: &Envelope) -> Result<(MailRequest, RequestForm), Refusal> {
+    let keys = RequestKeys { password: Some(&node.mail_key), node: None };
+    let opened = open_request(envelope, keys, node.rules.min_pow)?;
+    Ok(MailRequest::decode(&opened.payload)?)
 }
 
 /// Mail on its way to a peer, in packets that it reads.
