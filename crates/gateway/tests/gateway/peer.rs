@@ -206,6 +206,14 @@ impl Peer {
         batch
     }
 
+    /// The same, and waits for ever when the gateway takes no more.
+    pub(crate) async fn post_unless_stuck(&mut self, envelopes: &[Envelope]) {
+        let messages = Packet::Messages(Messages::new(envelopes.to_vec()));
+        let (code, payload) = messages.encode(self.dialect).unwrap();
+        self.sender.send(0, code, payload).await.unwrap();
+        self.sender.flush().await.unwrap();
+    }
+
     /// What the gateway says about a batch: 12, and then 11.
     pub(crate) async fn confirmation(&mut self, batch: Hash) -> Faults {
         let response = self

@@ -70,7 +70,7 @@ async fn envelopes_wait_and_are_confirmed_after_its_return() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn above_the_bound_they_are_refused_by_name_and_the_gateway_is_not_ready() {
-    let mut stack = Stack::with(|config| config.archive_queue_bytes = ByteSize(10_000)).await;
+    let mut stack = Stack::with(|config| config.archive_queue_bytes = ByteSize(12_000)).await;
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
     let mut whisperer = Peer::quiet(&stack, Dialect::Shh6).await;
     assert_eq!(stack.queue_fault(), None);

@@ -88,3 +88,24 @@ async fn many_batches_at_once_are_all_confirmed() {
     peer.assert_nothing_else();
     stack.end().await;
 }
+
+/// A packet of 12 must not be above 1 MiB either.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_faults_than_fit_into_12_go_without_words_and_then_unsaid() {
+    let stack = Stack::start().await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let ancient =
+        |count: u64| -> Vec<_> { (0..count).map(|nonce| Envelope::new(1, 1, TOPIC, b"", nonce)).collect() };
+    let some = ancient(20_000);
+    let hash = peer.post(&some).await;
+    let faults = peer.confirmation(hash).await;
+    assert_eq!(faults.len(), some.len());
+    for (fault, envelope) in faults.iter().zip(&some) {
+        assert_eq!((fault.hash, fault.code, &fault.description[..]), (envelope.hash(), 21, ""));
+    }
+    peer.post(&ancient(40_000)).await;
+    stack.counted("refused_envelopes", "reason=\"very_old\"", 60_000).await;
+    peer.post_confirmed(&[envelope(TOPIC, 10)]).await;
+    peer.assert_nothing_else();
+    stack.end().await;
+}

@@ -30,12 +30,16 @@ fn slow(wants: Options) -> Appearance {
 
 /// Waits until a counter stands still, which is when everything between the gateway and the peer is full.
 async fn stands_still(stack: &Stack, name: &str) -> u64 {
+    settled(name, || stack.metric(name, "")).await
+}
+
+async fn settled(name: &str, count: impl Fn() -> u64) -> u64 {
     let (mut last, mut same) = (0, 0);
     eventually(&format!("{name} to stand still"), || {
-        let now = stack.metric(name, "");
+        let now = count();
         same = if now == last && now > 0 { same + 1 } else { 0 };
         last = now;
-        same == 100
+        same == 150
     })
     .await;
     last
@@ -120,5 +124,28 @@ async fn requests_beyond_those_that_may_wait_are_turned_away() {
         }
     }
     stack.counted("mail_requests", "outcome=\"too_many\"", 4).await;
+    watched.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn confirmations_for_who_never_reads_do_not_pile_up() {
+    const PACKETS: usize = 100;
+    const EACH: u64 = 20_000;
+    let watched = Watched::start().await;
+    let stack = &watched.stack;
+    let nothing = Options { bloom: Some(Bloom::EMPTY), ..Options::default() };
+    let mut deaf = Peer::appear(stack, &slow(nothing)).await;
+    // Small on the wire, and each is worth a line in 12.
+    let posting = tokio::spawn(async move {
+        for number in 0..PACKETS as u64 {
+            let nonces = number * EACH..(number + 1) * EACH;
+            let bad: Vec<_> = nonces.map(|nonce| Envelope::new(1, 1, TOPIC, b"", nonce)).collect();
+            deaf.post_unless_stuck(&bad).await;
+        }
+    });
+    let refused = || stack.metric("refused_envelopes", "reason=\"very_old\"");
+    let stuck = settled("refused envelopes", refused).await;
+    assert!(stuck < PACKETS as u64 * EACH / 2, "{stuck}");
+    posting.abort();
     watched.end().await;
 }
