@@ -47,7 +47,8 @@ impl ArchiveMailServer {
         let mut client = poste_rpc::archive::client(self.archive.channel());
         let answer = tokio::time::timeout(QUERY_TIMEOUT, client.query(request)).await;
         let status = match answer {
-            Ok(Ok(page)) => return Ok(page.into_inner()),
+            Ok(Ok(page)) if self.outbox.is_known(&page.get_ref().store_id) => return Ok(page.into_inner()),
+            Ok(Ok(_)) => tonic::Status::failed_precondition("the archive has another store than before"),
             Ok(Err(status)) => status,
             Err(_) => tonic::Status::deadline_exceeded("the archive did not answer in time"),
         };
@@ -71,7 +72,11 @@ impl ArchiveMailServer {
             if let Some(last) = envelopes.last() {
                 delivered.last = Some(last.hash());
             }
-            cursor = page.next.as_ref().map(cursor_of).transpose()?;
+            let next = page.next.as_ref().map(cursor_of).transpose()?;
+            if next.is_some() && next <= cursor {
+                return Err(corrupt("the archive gave a cursor that leads back"));
+            }
+            cursor = next;
             if cursor.is_none() || delivered.count >= request.limit as usize {
                 delivered.cursor = cursor;
                 return Ok(delivered);
@@ -123,7 +128,8 @@ fn question(request: &ValidRequest, wanted: usize, cursor: Option<Cursor>) -> Qu
 }
 
 fn cursor_of(position: &Position) -> Result<Cursor, DeliveryError> {
-    let sent = u32::try_from(position.time_ns / NANOS).ok();
+    let whole_second = position.time_ns % NANOS == 0;
+    let sent = u32::try_from(position.time_ns / NANOS).ok().filter(|_| whole_second);
     let hash = <[u8; 32]>::try_from(&position.id[..]).ok();
     match (sent, hash) {
         (Some(sent), Some(hash)) => Ok(Cursor { sent, hash: Hash(hash) }),

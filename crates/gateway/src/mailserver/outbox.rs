@@ -58,6 +58,8 @@ struct State {
     bytes: usize,
     connected: bool,
     full: bool,
+    /// Which store the archive has, once it has said so.
+    store: Option<Bytes>,
 }
 
 #[derive(Debug)]
@@ -96,10 +98,16 @@ enum StreamEnd {
     Confused,
     #[error("the archive cannot take records now: {0}")]
     Unavailable(String),
+    #[error("{OTHER_STORE}")]
+    OtherStore,
 }
 
+/// Two stores behind one address would split the history in silence.
+const OTHER_STORE: &str = "the archive has another store than before: bring back the former one, or restart the gateway if that is meant";
+
 impl Outbox {
-    /// An empty outbox for at most `max_bytes` of envelopes, with what keeping them takes. `ready` says whether it takes envelopes.
+    /// An empty outbox for at most `max_bytes` of envelopes, with what keeping them takes. `ready` says whether it takes
+    /// envelopes.
     pub(crate) fn new(max_bytes: usize, ready: Check, metrics: Metrics) -> Arc<Self> {
         ready.ready();
         Arc::new(Self { state: Mutex::default(), arrived: Notify::new(), max_bytes, ready, metrics })
@@ -220,13 +228,32 @@ impl Outbox {
         };
         let opened = tokio::time::timeout(OPEN_TIMEOUT, opening).await.map_err(|_| StreamEnd::Silent)?;
         match opened.map_err(|status| archive.error(&status))? {
-            (Some(AppendResponse { kind: Some(append_response::Kind::Opened(_)) }), acks) => {
-                self.state.lock().connected = true;
+            (Some(AppendResponse { kind: Some(append_response::Kind::Opened(opened)) }), acks) => {
+                self.meet(opened.store_id)?;
                 Ok((requests, acks))
             }
             (Some(_), _) => Err(StreamEnd::Confused),
             (None, _) => Err(StreamEnd::Ended),
         }
+    }
+
+    /// A stream to this store is open.
+    fn meet(&self, store: Bytes) -> Result<(), StreamEnd> {
+        let mut state = self.state.lock();
+        if *state.store.get_or_insert(store.clone()) != store {
+            self.ready.not_ready(OTHER_STORE);
+            return Err(StreamEnd::OtherStore);
+        }
+        state.connected = true;
+        if !state.full {
+            self.ready.ready();
+        }
+        Ok(())
+    }
+
+    /// Whether an answer of this store may be believed.
+    pub(crate) fn is_known(&self, store: &Bytes) -> bool {
+        self.state.lock().store.as_ref().is_none_or(|known| known == store)
     }
 
     fn next_batch(&self) -> Vec<Pending> {
