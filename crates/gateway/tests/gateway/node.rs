@@ -7,3 +7,4 @@ mod mail;
 mod relaying;
 mod seats;
 mod slow;
+mod strange_archive;

@@ -154,7 +154,12 @@ impl Stack {
 
     /// Starts an archive again, on the same directory and port.
     pub(crate) async fn start_archive(&mut self) {
-        let directory = self.directory.path().join("archive");
+        self.start_archive_in("archive").await;
+    }
+
+    /// Starts an archive on the same port, in this directory.
+    pub(crate) async fn start_archive_in(&mut self, directory: &str) {
+        let directory = self.directory.path().join(directory);
         self.archive = Some(start_archive(directory, self.archive_address, &self.time).await);
     }
 

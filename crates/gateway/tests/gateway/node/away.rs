@@ -12,7 +12,7 @@ use poste_wire::{Bloom, Dialect, Packet};
 use crate::envelopes::{TOPIC, envelope, everything, sealed};
 use crate::panics;
 use crate::peer::{Peer, in_order};
-use crate::stack::{Stack, soon};
+use crate::stack::{Stack, eventually, soon};
 
 const UNAVAILABLE: &str = "archive is not available now, ask again later";
 
@@ -126,6 +126,32 @@ async fn it_may_come_and_go_while_peers_post() {
         assert_eq!(peer.confirmation(batch).await, []);
     }
     assert_eq!(peer.fetch(&everything()).await, in_order(&posted));
+    stack.end().await;
+}
+
+/// Two archives behind one address would split the history in silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_store_in_its_place_is_neither_written_to_nor_believed() {
+    let mut stack = Stack::start().await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let first = envelope(TOPIC, 100);
+    peer.post_confirmed(std::slice::from_ref(&first)).await;
+    stack.stop_archive().await;
+    stack.start_archive_in("another archive").await;
+    eventually("the gateway to notice", || {
+        stack.queue_fault().is_some_and(|reason| reason.starts_with("the archive has another store"))
+    })
+    .await;
+    let second = envelope(TOPIC, 100);
+    let batch = peer.post(std::slice::from_ref(&second)).await;
+    assert_eq!(peer.refusal(MailRequestPacket::Sealed(sealed(&everything()))).await, UNAVAILABLE);
+    peer.assert_nothing_else();
+
+    stack.stop_archive().await;
+    stack.start_archive().await;
+    assert_eq!(peer.confirmation(batch).await, []);
+    assert_eq!(stack.queue_fault(), None);
+    assert_eq!(peer.fetch(&everything()).await, in_order(&[first, second]));
     stack.end().await;
 }
 

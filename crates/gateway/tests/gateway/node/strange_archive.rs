@@ -1,0 +1,235 @@
+//! An archive that answers as ours never would, or only on a bad day: a scripted one, because the real one cannot be made
+//! to. Nothing is confirmed that it did not store, and no page with a hole passes for a whole one.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use poste_rpc::archive::v1::archive_service_server::ArchiveService;
+use poste_rpc::archive::v1::{
+    AppendAck, AppendOpened, AppendOutcome, AppendRequest, AppendResponse, AppendResult, LookupRequest,
+    LookupResponse, Position, QueryRequest, QueryResponse, Record, StatsRequest, StatsResponse, TailRequest,
+    TailResponse, append_request, append_response,
+};
+use poste_rpc::server::{Running, Server};
+use poste_wire::mail::MailRequestPacket;
+use poste_wire::{Dialect, Envelope};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::envelopes::{TOPIC, envelope, everything, sealed};
+use crate::peer::Peer;
+use crate::stack::Stack;
+
+const UNAVAILABLE: &str = "archive is not available now, ask again later";
+
+/// What the archive does with a batch.
+#[derive(Debug, Clone)]
+enum Reaction {
+    /// One outcome for each record, the last one for the rest.
+    Outcomes(Vec<AppendOutcome>),
+    /// The stream ends without an answer.
+    End,
+    /// The stream ends with an error.
+    Fail,
+    /// An answer for a batch that was never sent.
+    AnotherBatch,
+    /// An answer with an outcome too few.
+    TooShort,
+    /// Opened again, in place of an answer.
+    OpenedAgain,
+}
+
+/// An archive that follows a script; when it is at its end, all is well.
+#[derive(Debug, Clone, Default)]
+struct Strange(Arc<Mutex<Script>>);
+
+#[derive(Debug, Default)]
+struct Script {
+    reactions: VecDeque<Reaction>,
+    pages: VecDeque<Result<QueryResponse, Status>>,
+    /// How many records have come, those sent again included.
+    received: usize,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn opened() -> AppendResponse {
+    let kind = append_response::Kind::Opened(AppendOpened { store_id: Bytes::from_static(b"a store") });
+    AppendResponse { kind: Some(kind) }
+}
+
+fn ack(batch_id: u64, outcomes: impl IntoIterator<Item = AppendOutcome>) -> AppendResponse {
+    let result = |outcome: AppendOutcome| AppendResult { outcome: outcome.into(), reason: "script".into() };
+    let results = outcomes.into_iter().map(result).collect();
+    AppendResponse { kind: Some(append_response::Kind::Ack(AppendAck { batch_id, results })) }
+}
+
+impl Strange {
+    /// What follows a request on the stream; none ends it.
+    fn react(&self, request: AppendRequest) -> Option<Result<AppendResponse, Status>> {
+        let batch = match request.kind? {
+            append_request::Kind::Open(_) => return Some(Ok(opened())),
+            append_request::Kind::Batch(batch) => batch,
+        };
+        let mut script = self.0.lock().unwrap();
+        let count = batch.records.len();
+        script.received += count;
+        let all_stored = Reaction::Outcomes(vec![AppendOutcome::Stored]);
+        Some(Ok(match script.reactions.pop_front().unwrap_or(all_stored) {
+            Reaction::Outcomes(outcomes) => {
+                let rest = std::iter::repeat(outcomes.last().copied().unwrap());
+                ack(batch.batch_id, outcomes.clone().into_iter().chain(rest).take(count))
+            }
+            Reaction::End => return None,
+            Reaction::Fail => return Some(Err(Status::internal("script"))),
+            Reaction::AnotherBatch => ack(batch.batch_id + 100, vec![AppendOutcome::Stored; count]),
+            Reaction::TooShort => ack(batch.batch_id, vec![AppendOutcome::Stored; count - 1]),
+            Reaction::OpenedAgain => opened(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl ArchiveService for Strange {
+    type AppendStream = Responses<AppendResponse>;
+    type TailStream = Responses<TailResponse>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let archive = self.clone();
+        let answers = request.into_inner().map(move |request| archive.react(request.ok()?));
+        let until_the_end = answers.take_while(|answer| std::future::ready(answer.is_some()));
+        Ok(Response::new(Box::pin(until_the_end.filter_map(std::future::ready))))
+    }
+
+    async fn query(&self, _: Request<QueryRequest>) -> Result<Response<QueryResponse>, Status> {
+        let page = self.0.lock().unwrap().pages.pop_front();
+        page.unwrap_or(Ok(QueryResponse { store_id: Bytes::from_static(b"a store"), ..Default::default() }))
+            .map(Response::new)
+    }
+
+    async fn tail(&self, _: Request<Streaming<TailRequest>>) -> Result<Response<Self::TailStream>, Status> {
+        Err(Status::unimplemented("script"))
+    }
+
+    async fn lookup(&self, _: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
+        Err(Status::unimplemented("script"))
+    }
+
+    async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
+        Err(Status::unimplemented("script"))
+    }
+}
+
+/// A gateway on a scripted archive.
+async fn start(script: Script) -> (Stack, Strange, Running) {
+    let archive = Strange(Arc::new(Mutex::new(script)));
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let server = Server::new(std::time::Duration::from_millis(100))
+        .with(poste_rpc::archive::server(archive.clone()))
+        .start(listener, CancellationToken::new())
+        .await
+        .unwrap();
+    let address = server.local_address();
+    let stack = Stack::with(|config| config.archive = format!("http://{address}")).await;
+    (stack, archive, server)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_archive_refuses_is_named_in_12() {
+    use AppendOutcome::{Duplicate, Refused, Stored};
+    let reactions = [Reaction::Outcomes(vec![Stored, Refused, Duplicate, Refused, Stored])].into();
+    let (stack, _archive, _server) = start(Script { reactions, ..Script::default() }).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let batch: Vec<_> = (0..5).map(|_| envelope(TOPIC, 10)).collect();
+    let hash = peer.post(&batch).await;
+    let faults = peer.confirmation(hash).await;
+    let named: Vec<_> = faults.iter().map(|fault| (fault.hash, fault.code, &fault.description[..])).collect();
+    let text = "archive cannot store this envelope";
+    assert_eq!(named, [(batch[1].hash(), 22, text), (batch[3].hash(), 22, text)]);
+    assert_eq!(stack.metric("archived_envelopes", "outcome=\"refused\""), 2);
+    assert_eq!(stack.metric("archived_envelopes", "outcome=\"stored\""), 3);
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_answered_properly_is_sent_again_until_it_is() {
+    use AppendOutcome::{Stored, Unavailable, Unspecified};
+    let reactions = [
+        Reaction::End,
+        Reaction::Fail,
+        Reaction::AnotherBatch,
+        Reaction::TooShort,
+        Reaction::OpenedAgain,
+        Reaction::Outcomes(vec![Unavailable]),
+        Reaction::Outcomes(vec![Stored, Unspecified]),
+    ];
+    for reaction in reactions {
+        let script = Script { reactions: [reaction.clone()].into(), ..Script::default() };
+        let (stack, archive, _server) = start(script).await;
+        let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+        let batch: Vec<_> = (0..3).map(|_| envelope(TOPIC, 10)).collect();
+        peer.post_confirmed(&batch).await;
+        let received = archive.0.lock().unwrap().received;
+        assert!(received >= 5, "{reaction:?}: {received}");
+        let info = stack.node_info().await;
+        assert_eq!((info.pending_envelopes, info.pending_bytes), (0, 0), "{reaction:?}");
+        stack.end().await;
+    }
+}
+
+fn record(body: &[u8]) -> Record {
+    Record { body: Bytes::copy_from_slice(body), ..Record::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_with_a_hole_is_no_page() {
+    let good = envelope(TOPIC, 100);
+    let of = |bodies: &[&[u8]]| QueryResponse {
+        records: bodies.iter().map(|body| record(body)).collect(),
+        store_id: Bytes::from_static(b"a store"),
+        next: None,
+    };
+    let leading = |time_ns: i64, id: &[u8]| QueryResponse {
+        next: Some(Position { time_ns, id: Bytes::copy_from_slice(id) }),
+        ..of(&[])
+    };
+    let large = Envelope::new(1, 1, TOPIC, &vec![7; 1 << 20], 0);
+    let refused = Status::invalid_argument("from a script");
+    let pages = [
+        (Ok(of(&[good.rlp(), b"\xc0"])), UNAVAILABLE),
+        (Ok(of(&[good.rlp(), b""])), UNAVAILABLE),
+        (Ok(of(&[large.rlp()])), UNAVAILABLE),
+        (Ok(leading(-1, &[1; 32])), UNAVAILABLE),
+        (Ok(leading(i64::MAX, &[1; 32])), UNAVAILABLE),
+        (Ok(leading(1_000_000_000, &[1; 31])), UNAVAILABLE),
+        (Ok(leading(1_000_000_001, &[1; 32])), UNAVAILABLE),
+        (Ok(QueryResponse { store_id: Bytes::from_static(b"another"), ..of(&[good.rlp()]) }), UNAVAILABLE),
+        (Err(Status::unavailable("from a script")), UNAVAILABLE),
+        (Err(Status::internal("from a script")), UNAVAILABLE),
+        (Err(refused), "request is invalid: from a script"),
+    ];
+    // Two that lead in a circle come last.
+    let circle = [leading(2_000_000_000, &[1; 32]), leading(2_000_000_000, &[1; 32])].map(Ok);
+    let pages_and_circle = pages.iter().map(|(page, _)| page.clone()).chain(circle).collect();
+    let script = Script { pages: pages_and_circle, ..Script::default() };
+    let (stack, _archive, _server) = start(script).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    peer.post_confirmed(std::slice::from_ref(&good)).await;
+    for (page, text) in &pages {
+        let said = peer.refusal(MailRequestPacket::Sealed(sealed(&everything()))).await;
+        assert_eq!(said, *text, "{page:?}");
+    }
+    assert_eq!(peer.refusal(MailRequestPacket::Sealed(sealed(&everything()))).await, UNAVAILABLE);
+    assert_eq!(stack.metric("mail_requests", "outcome=\"archive_unavailable\""), 11);
+    assert_eq!(stack.metric("mail_requests", "outcome=\"archive_refused\""), 1);
+    assert_eq!(peer.page(&everything()).await.0, []);
+    stack.end().await;
+}
