@@ -30,6 +30,12 @@ pub trait Section: Serialize + DeserializeOwned + Default {
     const NAME: &'static str;
     /// Every field, in the order in which people read them.
     const KEYS: &'static [Key];
+
+    /// Whether the service can run with these values, which fit their types. The error names the key, as in
+    /// `queue_records is 0: write 4096 or more`.
+    fn validate(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// One setting of a [`Section`].
@@ -84,6 +90,8 @@ struct SectionInfo {
     defaults: Table,
     /// Reads a table as the section and writes it again.
     round_trip: fn(Table) -> Result<Table, String>,
+    /// Reads a table as the section and asks it whether it can be used.
+    validate: fn(Table) -> Result<(), String>,
 }
 
 impl Schema {
@@ -103,6 +111,10 @@ impl Schema {
             round_trip: |table| {
                 let section: S = table.try_into().map_err(|error: toml::de::Error| message(&error))?;
                 Table::try_from(section).map_err(|error| error.to_string())
+            },
+            validate: |table| {
+                let section: S = table.try_into().map_err(|error: toml::de::Error| message(&error))?;
+                section.validate()
             },
         });
         self
@@ -125,8 +137,8 @@ impl Schema {
         sources::merge(self, sources)
     }
 
-    /// Whether keys and fields agree in every section, every key has a help line, and the defaults survive
-    /// being written and read. For tests.
+    /// Whether keys and fields agree in every section, every key has a help line, and the defaults can be used
+    /// and survive being written and read. For tests.
     pub fn verify(&self) -> Result<(), String> {
         for section in &self.sections {
             let name = section.name;
@@ -145,6 +157,8 @@ impl Schema {
             if again != section.defaults {
                 return Err(format!("the defaults of [{name}] change when they are read"));
             }
+            (section.validate)(section.defaults.clone())
+                .map_err(|error| format!("[{name}] does not take its own defaults: {error}"))?;
             let mut unknown = section.defaults.clone();
             unknown.insert("no such key".into(), Value::Boolean(true));
             if (section.round_trip)(unknown).is_ok() {
@@ -224,11 +238,18 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is in force.
-#[derive(Clone, Debug)]
+/// What is in force. Its `Debug` tells names and origins, no value: secrets are among them.
+#[derive(Clone)]
 pub struct Config {
     schema: Schema,
     values: BTreeMap<Name, (Value, Origin)>,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origins = self.values.iter().map(|(name, (_, origin))| (name.to_string(), origin.to_string()));
+        f.debug_map().entries(origins).finish()
+    }
 }
 
 impl Config {
@@ -241,7 +262,7 @@ impl Config {
             .map_err(|error| ConfigError::Section { name: S::NAME, reason: message(&error) })
     }
 
-    /// Whether every section can be read.
+    /// Whether every section can be read and used.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.schema.sections.iter().try_for_each(|section| self.check_section(section))
     }
@@ -276,7 +297,8 @@ impl Config {
                 return Err(ConfigError::Value { name: *name, origin: origin.clone(), reason });
             }
         }
-        Ok(())
+        (section.validate)(self.table(section))
+            .map_err(|reason| ConfigError::Section { name: section.name, reason })
     }
 }
 
@@ -323,7 +345,7 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
-    /// Values that fit each by itself, but not together.
+    /// Values that are of their types, but cannot be used, alone or together.
     #[error("[{name}]: {reason}")]
     Section {
         /// The section.

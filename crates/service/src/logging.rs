@@ -62,7 +62,9 @@ pub fn init(config: &LogConfig, service: &'static str) -> Result<(), LogError> {
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written is lost. To tell of it on the same stderr would panic.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let outcome = if json {
         builder.event_format(JsonLines::new(service)).try_init()
     } else {
@@ -70,6 +72,7 @@ pub fn init(config: &LogConfig, service: &'static str) -> Result<(), LogError> {
     };
     outcome.map_err(|_| LogError::Twice)?;
     panic::set_hook(Box::new(|info| {
+        // A panic in here ends the process. Nothing below panics: what cannot be logged is lost.
         let location = info.location().map(ToString::to_string).unwrap_or_default();
         let payload = info.payload();
         let message = payload

@@ -1,6 +1,7 @@
 //! The layers of a configuration and how they are merged.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,25 @@ use super::nearest::nearest;
 use super::value::typed;
 use super::{Config, ConfigError, Key, Kind, Name, Origin, Schema};
 
+/// How the variables of the environment begin that are settings.
+const PREFIX: &str = "POSTE_";
+/// Variables that begin like settings and are none: of this program (the configuration file), of the compose file
+/// (image, host and port of RLPx), and of the tests.
+const FOREIGN: [&str; 7] = [
+    "POSTE_CONFIG",
+    "POSTE_IMAGE",
+    "POSTE_RLPX_BIND",
+    "POSTE_RLPX_PORT",
+    "POSTE_BIN",
+    "POSTE_SKIP",
+    "POSTE_VECTORS",
+];
 /// The largest file that is read as configuration or secret, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// Where values come from, from the weakest to the strongest layer.
-#[derive(Clone, Debug, Default)]
+/// Where values come from, from the weakest to the strongest layer. Its `Debug` tells names, no value: secrets are
+/// among them.
+#[derive(Clone, Default)]
 pub struct Sources {
     /// Stands in for defaults: (the flag that causes it, setting, value).
     pub presets: Vec<(&'static str, Name, Value)>,
@@ -34,6 +49,23 @@ impl Sources {
     pub fn process_environment() -> Vec<(String, String)> {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let presets: Vec<String> =
+            self.presets.iter().map(|(flag, name, _)| format!("{name} ({flag})")).collect();
+        let variables = self.environment.iter().map(|(variable, _)| variable.as_str());
+        let variables: Vec<&str> = variables.filter(|variable| variable.starts_with(PREFIX)).collect();
+        let flags: Vec<String> = self.flags.iter().map(|(name, _)| format!("--{}", name.flag())).collect();
+        f.debug_struct("Sources")
+            .field("presets", &presets)
+            .field("file", &self.file)
+            .field("environment", &variables)
+            .field("flags", &flags)
+            .field("ephemeral_ports", &self.ephemeral_ports)
+            .finish()
     }
 }
 
@@ -66,7 +98,7 @@ fn add_file(config: &mut Config, path: &Path) -> Result<(), ConfigError> {
     let text = read(path, "--config")?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
         path: path.to_owned(),
-        reason: error.to_string().trim_end().to_owned(),
+        reason: syntax(&text, &error),
     })?;
     let unknown = |what, name: String, nearest| ConfigError::Unknown {
         origin: path.display().to_string(),
@@ -106,6 +138,15 @@ fn add_file(config: &mut Config, path: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Where a file is not TOML, and what was expected; never the line itself, which may hold a secret.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let message = super::message(error);
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return message };
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let (line, column) = (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1);
+    format!("line {line}, column {column}: {message}")
+}
+
 fn add_environment(config: &mut Config, environment: &[(String, String)]) -> Result<(), ConfigError> {
     let settings: Vec<(String, Name, Key)> = config
         .schema
@@ -113,7 +154,7 @@ fn add_environment(config: &mut Config, environment: &[(String, String)]) -> Res
         .map(|setting| (setting.name.variable(), setting.name, setting.key))
         .collect();
     for (variable, text) in environment {
-        if !variable.starts_with("POSTE_") || is_foreign(variable) {
+        if !variable.starts_with(PREFIX) || is_foreign(variable) {
             continue;
         }
         if let Some((_, name, _)) = settings.iter().find(|(known, ..)| known == variable) {
@@ -143,10 +184,10 @@ fn add_environment(config: &mut Config, environment: &[(String, String)]) -> Res
     Ok(())
 }
 
-/// Variables that begin like ours and are not settings: the path of the configuration file, the directory of
-/// test vectors, and what Kubernetes sets in every container for a Service called `poste-…`.
+/// Variables that are passed over: those of [`FOREIGN`], and what Kubernetes sets in every container for a
+/// Service called `poste-…`.
 fn is_foreign(variable: &str) -> bool {
-    matches!(variable, "POSTE_CONFIG" | "POSTE_VECTORS")
+    FOREIGN.contains(&variable)
         || !variable.contains("__")
             && (variable.ends_with("_SERVICE_HOST")
                 || variable.contains("_SERVICE_PORT")

@@ -50,6 +50,13 @@ impl Section for Archive {
         Key::secret("password", "the password"),
         Key::new("label", "free text"),
     ];
+
+    fn validate(&self) -> Result<(), String> {
+        if self.workers == 0 {
+            return Err("workers is 0: write 1 or more".into());
+        }
+        Ok(())
+    }
 }
 
 fn schema() -> Schema {
@@ -161,6 +168,11 @@ fn what_others_put_into_the_environment_is_passed_over() {
     let environment = variables(&[
         ("POSTE_CONFIG", "x"),
         ("POSTE_VECTORS", "x"),
+        ("POSTE_IMAGE", "poste:dev"),
+        ("POSTE_RLPX_BIND", "0.0.0.0"),
+        ("POSTE_RLPX_PORT", "30303"),
+        ("POSTE_BIN", "x"),
+        ("POSTE_SKIP", "x"),
         ("POSTE_ARCHIVE_SERVICE_HOST", "10.0.0.1"),
         ("POSTE_ARCHIVE_SERVICE_PORT_GRPC", "7200"),
         ("POSTE_ARCHIVE_PORT", "tcp://10.0.0.1:7200"),
@@ -194,6 +206,44 @@ fn a_value_that_does_not_fit_is_named_with_its_origin() {
     let (_dir, path) = file("[archive\n");
     let error = schema().load(&Sources { file: Some(path), ..Sources::default() }).unwrap_err().to_string();
     assert!(error.contains("line 1"), "{error}");
+}
+
+#[test]
+fn values_that_a_service_cannot_run_with_are_refused_by_check_and_section() {
+    let load = |workers: &str| {
+        let flags = vec![(name("workers"), workers.to_owned())];
+        schema().load(&Sources { flags, ..Sources::default() }).unwrap()
+    };
+    load("1").check().unwrap();
+    for error in [load("0").check().unwrap_err(), load("0").section::<Archive>().unwrap_err()] {
+        assert!(matches!(error, ConfigError::Section { .. }), "{error}");
+        assert_eq!(error.to_string(), "[archive]: workers is 0: write 1 or more");
+    }
+}
+
+#[test]
+fn secrets_show_neither_in_syntax_errors_nor_in_debug() {
+    for text in [
+        "[archive]\n  password = \"hunter2\n",
+        "[archive]\n  password = hunter2\n",
+        "[archive]\n  password = \"hunter2\" \"x\"\n",
+    ] {
+        let (_dir, path) = file(text);
+        let error =
+            schema().load(&Sources { file: Some(path), ..Sources::default() }).unwrap_err().to_string();
+        assert!(error.contains("line 2, column ") && !error.contains("hunter2"), "{error}");
+    }
+    let sources = Sources {
+        presets: vec![("--data", name("store"), Value::String("hunter2".into()))],
+        environment: variables(&[("POSTE_ARCHIVE__PASSWORD", "hunter2"), ("OTHER", "hunter2")]),
+        flags: vec![(name("label"), "hunter2".into())],
+        ..Sources::default()
+    };
+    let shown = format!("{sources:?} {:?}", schema().load(&sources).unwrap());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    for told in ["archive.store (--data)", "POSTE_ARCHIVE__PASSWORD", "--archive-label", "archive.workers"] {
+        assert!(shown.contains(told), "{told} in {shown}");
+    }
 }
 
 #[test]
