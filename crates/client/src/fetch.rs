@@ -1,5 +1,6 @@
 //! Fetching mail: page after page to the end of the range, and whether that was everything.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use crate::{ClientError, unix_now};
 const MINING: Duration = Duration::from_secs(5);
 /// How many envelopes a page may bring, compared with what was asked for: late answers to earlier requests count too.
 const PAGE_TOLERANCE: usize = 4;
-const UNREADABLE: &str = "the mailserver sent mail that cannot be read";
+/// How many envelopes a day of a go-ethereum may bring, which takes no limit.
+const DAY_TOLERANCE: usize = 1_000_000;
 
 /// What to fetch.
 #[derive(Debug, Clone)]
@@ -60,9 +62,8 @@ pub async fn fetch(
         return Err(ClientError::Invalid("a page has 1 to 1000 envelopes"));
     }
     let by_silence = mail::ends_by_silence(session);
-    let mut walk = Walk { session, fetch, take, seen: Seen::default(), count: 0, pages: 0 };
-    let outcome = if by_silence { walk.by_days().await? } else { walk.by_cursor().await? };
-    let (complete, reason) = match outcome {
+    let mut walk = Walk { session, fetch, take, by_silence, seen: Seen::default(), count: 0, pages: 0 };
+    let (complete, reason) = match walk.run().await? {
         Ok(reason) => (true, reason.to_owned()),
         Err(reason) => (false, reason),
     };
@@ -76,61 +77,66 @@ struct Walk<'a, T> {
     session: &'a mut Session,
     fetch: &'a Fetch,
     take: T,
+    /// Whether the mailserver ends its answers by silence, and takes no limit.
+    by_silence: bool,
     seen: Seen,
     count: usize,
     pages: usize,
 }
 
 impl<T: FnMut(Envelope)> Walk<'_, T> {
-    /// A mailserver that names where the next page begins.
-    async fn by_cursor(&mut self) -> Result<Outcome, ClientError> {
-        let mut cursor: Option<Cursor> = None;
-        loop {
-            let before = self.count;
-            let request = MailRequest::between(self.fetch.since, self.fetch.until)
-                .with_topics(self.fetch.topics.clone())
-                .with_limit(self.fetch.page_size)
-                .with_cursor(cursor);
-            let most = PAGE_TOLERANCE * self.fetch.page_size as usize;
-            let next = match self.page(&request, most).await?.end {
-                PageEnd::Done { cursor: None, .. } => return Ok(Ok("the mailserver has no more")),
-                PageEnd::Done { cursor: Some(next), .. } => next,
-                PageEnd::Failed(error) => return Ok(Err(format!("the mailserver says: {error}"))),
-                PageEnd::Silence => return Ok(Err(self.silent())),
-                PageEnd::TooMuch => {
-                    return Ok(Err("the mailserver sends more than it was asked for".to_owned()));
-                }
-                PageEnd::Unreadable => return Ok(Err(UNREADABLE.to_owned())),
-            };
-            if cursor == Some(next) || self.count == before {
-                return Ok(Err("the mailserver's cursor leads nowhere".to_owned()));
-            }
-            cursor = Some(next);
+    /// The whole range: at once, or from a go-ethereum a day at a time, which is as much as it gives.
+    async fn run(&mut self) -> Result<Outcome, ClientError> {
+        let Fetch { since, until, .. } = *self.fetch;
+        if !self.by_silence {
+            return self.range(since, until).await;
         }
-    }
-
-    /// A go-ethereum: a day at a time, each answer ended by silence.
-    async fn by_days(&mut self) -> Result<Outcome, ClientError> {
-        let mut lower = self.fetch.since;
+        let mut lower = since;
         loop {
-            let upper = lower.saturating_add(BINARY_MAX_RANGE_SECONDS).min(self.fetch.until);
-            let request = MailRequest::between(lower, upper).with_topics(self.fetch.topics.clone());
-            match self.page(&request, usize::MAX).await?.end {
-                PageEnd::Silence | PageEnd::Done { .. } => {}
-                PageEnd::Failed(error) => return Ok(Err(format!("the mailserver says: {error}"))),
-                PageEnd::TooMuch => {
-                    return Ok(Err("the mailserver sends more than it was asked for".to_owned()));
-                }
-                PageEnd::Unreadable => return Ok(Err(UNREADABLE.to_owned())),
-            }
-            if upper >= self.fetch.until {
-                return Ok(Ok("the mailserver fell silent, which is all that a go-ethereum says"));
+            let upper = lower.saturating_add(BINARY_MAX_RANGE_SECONDS).min(until);
+            let outcome = self.range(lower, upper).await?;
+            if outcome.is_err() || upper >= until {
+                return Ok(outcome);
             }
             lower = upper + 1;
         }
     }
 
-    async fn page(&mut self, request: &MailRequest, most: usize) -> Result<Page, ClientError> {
+    /// A range, following the cursors of a mailserver that gives them.
+    async fn range(&mut self, lower: u32, upper: u32) -> Result<Outcome, ClientError> {
+        let mut walk = Cursors::default();
+        loop {
+            let mut request = MailRequest::between(lower, upper)
+                .with_topics(self.fetch.topics.clone())
+                .with_cursor(walk.last);
+            if !self.by_silence {
+                request = request.with_limit(self.fetch.page_size);
+            }
+            let Page { received, end } = self.page(&request).await?;
+            let next = match end {
+                PageEnd::Done { cursor: None, .. } => return Ok(Ok("the mailserver has no more")),
+                PageEnd::Done { cursor: Some(next), .. } => next,
+                PageEnd::Silence if self.by_silence => {
+                    return Ok(Ok("the mailserver fell silent, which is all that a go-ethereum says"));
+                }
+                PageEnd::Silence => return Ok(Err(self.silent())),
+                PageEnd::Failed(error) => return Ok(Err(format!("the mailserver says: {error}"))),
+                PageEnd::TooMuch => {
+                    return Ok(Err("the mailserver sends more than it was asked for".to_owned()));
+                }
+                PageEnd::Unreadable => {
+                    return Ok(Err("the mailserver sent mail that cannot be read".to_owned()));
+                }
+            };
+            if received == 0 || !walk.advance(next) {
+                return Ok(Err("the mailserver's cursor leads nowhere".to_owned()));
+            }
+        }
+    }
+
+    async fn page(&mut self, request: &MailRequest) -> Result<Page, ClientError> {
+        let most =
+            if self.by_silence { DAY_TOLERANCE } else { PAGE_TOLERANCE * self.fetch.page_size as usize };
         let envelope = seal(self.session, &self.fetch.sealer, request).await?;
         self.pages += 1;
         self.seen.turn();
@@ -163,6 +169,29 @@ async fn seal(session: &Session, sealer: &Sealer, request: &MailRequest) -> Resu
     Ok(sealing.await.map_err(|_| ClientError::Stopping)??)
 }
 
+/// The cursors of a walk. They lead in one direction, whichever the mailserver's is, so that a walk comes to an end.
+#[derive(Debug, Default)]
+struct Cursors {
+    last: Option<Cursor>,
+    direction: Option<Ordering>,
+}
+
+impl Cursors {
+    /// Takes the next cursor; false when it does not lead on.
+    fn advance(&mut self, next: Cursor) -> bool {
+        let step = self.last.replace(next).map(|last| next.cmp(&last));
+        match (step, self.direction) {
+            (None, _) => true,
+            (Some(Ordering::Equal), _) => false,
+            (step, None) => {
+                self.direction = step;
+                true
+            }
+            (step, direction) => step == direction,
+        }
+    }
+}
+
 /// The envelopes of this page and the one before: pages do not overlap by more, and a long history fills no memory.
 #[derive(Debug, Default)]
 struct Seen {
@@ -178,5 +207,24 @@ impl Seen {
     /// Whether it is new.
     fn add(&mut self, hash: Hash) -> bool {
         self.this_page.insert(hash) && !self.last_page.contains(&hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor(sent: u32) -> Cursor {
+        Cursor { sent, hash: Hash([0; 32]) }
+    }
+
+    #[test]
+    fn cursors_lead_in_one_direction() {
+        for (walk, leads_on) in
+            [([1, 2, 3], true), ([3, 2, 1], true), ([1, 1, 2], false), ([1, 2, 1], false), ([2, 1, 2], false)]
+        {
+            let mut cursors = Cursors::default();
+            assert_eq!(walk.into_iter().all(|sent| cursors.advance(cursor(sent))), leads_on, "{walk:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use poste_waku::{Event, Session};
-use poste_wire::packet::{MessageResponse, Messages};
+use poste_wire::packet::{EnvelopeFault, MessageResponse, Messages};
 use poste_wire::{Dialect, Envelope, Hash, Packet, Topic, pow};
 use rand::Rng;
 use tokio::time::{Instant, timeout_at};
@@ -75,39 +75,10 @@ pub async fn post(
     let confirms = peer.settings.confirmations;
     let pow = peer.settings.pow_requirement;
     let mut poster = Poster { waiting: HashMap::new(), summary: PostSummary::default(), take };
-    let mut left = post.count;
-    while left > 0 {
-        let envelopes = make(post, left, pow).await?;
-        left -= envelopes.len();
-        poster.summary.posted += envelopes.len();
-        send(session, dialect, envelopes, &mut poster, confirms).await?;
-        while poster.waiting.len() >= WINDOW {
-            poster.hear(session, post.patience).await?;
-        }
-    }
-    while !poster.waiting.is_empty() {
-        poster.hear(session, post.patience).await?;
-    }
-    session.outbound().flush().await?;
-    Ok(poster.summary)
-}
-
-async fn send<T: FnMut(Posted)>(
-    session: &Session,
-    dialect: Dialect,
-    envelopes: Vec<Envelope>,
-    poster: &mut Poster<T>,
-    confirms: bool,
-) -> Result<(), ClientError> {
-    let messages = Messages::new(envelopes);
-    let (batch, envelopes) = (messages.batch_hash, messages.envelopes.clone());
-    session.outbound().send(dialect, &Packet::Messages(messages)).await?;
-    if confirms {
-        poster.waiting.insert(batch, Waiting { envelopes, faults: HashMap::new() });
-    } else {
-        poster.report(envelopes, |_| (false, Some("the node confirms nothing".to_owned())));
-    }
-    Ok(())
+    let outcome = poster.run(session, post, dialect, pow, confirms).await;
+    // Only when the session has ended early; what was sent before is reported all the same.
+    poster.give_up("the connection ended before a confirmation");
+    outcome.map(|()| poster.summary)
 }
 
 /// The next packet's envelopes. Each has the present as its time of creation.
@@ -133,6 +104,17 @@ struct Waiting {
     faults: HashMap<Hash, String>,
 }
 
+impl Waiting {
+    /// Remembers what the node says against envelopes of this packet, and of no other.
+    fn blame(&mut self, faults: Vec<EnvelopeFault>) {
+        for EnvelopeFault { hash, description, .. } in faults {
+            if self.envelopes.iter().any(|envelope| envelope.hash() == hash) {
+                self.faults.insert(hash, description);
+            }
+        }
+    }
+}
+
 struct Poster<T> {
     waiting: HashMap<Hash, Waiting>,
     summary: PostSummary,
@@ -140,22 +122,60 @@ struct Poster<T> {
 }
 
 impl<T: FnMut(Posted)> Poster<T> {
+    async fn run(
+        &mut self,
+        session: &mut Session,
+        post: &Post,
+        dialect: Dialect,
+        pow: f64,
+        confirms: bool,
+    ) -> Result<(), ClientError> {
+        let mut left = post.count;
+        while left > 0 {
+            let envelopes = make(post, left, pow).await?;
+            left -= envelopes.len();
+            self.send(session, dialect, envelopes, confirms).await?;
+            while self.waiting.len() >= WINDOW {
+                self.hear(session, post.patience).await?;
+            }
+        }
+        while !self.waiting.is_empty() {
+            self.hear(session, post.patience).await?;
+        }
+        Ok(session.outbound().flush().await?)
+    }
+
+    async fn send(
+        &mut self,
+        session: &Session,
+        dialect: Dialect,
+        envelopes: Vec<Envelope>,
+        confirms: bool,
+    ) -> Result<(), ClientError> {
+        let messages = Messages::new(envelopes);
+        let (batch, envelopes) = (messages.batch_hash, messages.envelopes.clone());
+        session.outbound().send(dialect, &Packet::Messages(messages)).await?;
+        self.summary.posted += envelopes.len();
+        if confirms {
+            self.waiting.insert(batch, Waiting { envelopes, faults: HashMap::new() });
+        } else {
+            self.report(envelopes, |_| (false, Some("the node confirms nothing".to_owned())));
+        }
+        Ok(())
+    }
+
     /// Waits for the confirmation of one packet; when none comes in time, gives up on all that wait.
     async fn hear(&mut self, session: &mut Session, patience: Duration) -> Result<(), ClientError> {
         let deadline = Instant::now() + patience;
         loop {
             let Ok(event) = timeout_at(deadline, session.next()).await else {
-                for (_, waiting) in std::mem::take(&mut self.waiting) {
-                    self.report(waiting.envelopes, |_| (false, Some("no confirmation in time".to_owned())));
-                }
+                self.give_up("no confirmation in time");
                 return Ok(());
             };
             match event? {
                 Event::Packet(_, Packet::MessageResponse(MessageResponse { batch_hash, faults })) => {
                     if let Some(waiting) = self.waiting.get_mut(&batch_hash) {
-                        waiting
-                            .faults
-                            .extend(faults.into_iter().map(|fault| (fault.hash, fault.description)));
+                        waiting.blame(faults);
                     }
                 }
                 Event::Packet(_, Packet::BatchAcknowledged(batch)) => {
@@ -169,6 +189,13 @@ impl<T: FnMut(Posted)> Poster<T> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Whatever waits is not confirmed.
+    fn give_up(&mut self, why: &str) {
+        for (_, waiting) in std::mem::take(&mut self.waiting) {
+            self.report(waiting.envelopes, |_| (false, Some(why.to_owned())));
         }
     }
 

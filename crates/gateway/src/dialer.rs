@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use poste_rlpx::{Connection, Enode};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -31,19 +33,24 @@ pub(crate) async fn run(node: Arc<Node>, enode: Enode, stop: CancellationToken) 
     }
 }
 
-/// One attempt; nothing when the peer is connected already, or cannot be reached.
+/// One attempt; nothing when the peer is connected already, or cannot be reached. A name may have several addresses.
 async fn dial(node: &Node, enode: &Enode) -> Option<(Connection, SocketAddr)> {
     node.peers.check(&enode.key, false).ok()?;
-    let (host, port) = enode.endpoint.as_ref()?.address();
-    let failed = |reason: &'static str| {
-        debug!(reason, "a static peer cannot be reached");
-        node.metrics.handshake_failed(reason);
-    };
-    let Some(address) = tokio::net::lookup_host((host, port)).await.ok().and_then(|mut found| found.next())
-    else {
-        failed("unresolved");
+    let endpoint = enode.endpoint.as_ref()?;
+    let found = timeout(node.limits.dial_timeout, lookup_host(endpoint.address())).await;
+    let Ok(Ok(addresses)) = found else {
+        debug!("the name of a static peer cannot be resolved");
+        node.metrics.handshake_failed("unresolved");
         return None;
     };
-    let dialled = poste_rlpx::dial(address, &enode.key, &node.local, &node.limits).await;
-    dialled.inspect_err(|error| failed(error.label())).ok().map(|connection| (connection, address))
+    for address in addresses {
+        match poste_rlpx::dial(address, &enode.key, &node.local, &node.limits).await {
+            Ok(connection) => return Some((connection, address)),
+            Err(error) => {
+                debug!(%error, "a static peer cannot be reached");
+                node.metrics.handshake_failed(error.label());
+            }
+        }
+    }
+    None
 }

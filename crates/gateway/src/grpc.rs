@@ -34,7 +34,8 @@ impl GatewayService for Publisher {
         let (envelope, pooled) = tokio::task::spawn_blocking(move || take(&node, envelope, mine_to_pow))
             .await
             .map_err(|_| Status::unavailable("the gateway is stopping"))??;
-        let peers = self.0.takers(&envelope.hash());
+        // Those that want an envelope which was known got it when it came.
+        let peers = if pooled.known { 0 } else { self.0.takers(&envelope, envelope.pow()) };
         match timeout(ARCHIVING, node::outcome(&pooled.receipt)).await {
             Ok(Some(Ok(()))) => Ok(Response::new(PublishResponse {
                 hash: envelope.hash().as_bytes().to_vec().into(),

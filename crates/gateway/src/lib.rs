@@ -34,7 +34,7 @@ use poste_service::running::ServiceError;
 use poste_service::{Addresses, Context, RunningService};
 use poste_wire::{SymKey, password_key};
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
@@ -110,6 +110,7 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
     let metrics = Metrics::new(&context.metrics.scope("gateway"));
     let queue = context.readiness.add("gateway.archive_queue");
     let mail = ArchiveMailServer::new(archive, config.archive_queue_bytes.as_usize(), queue, metrics.clone());
+    let pool = Arc::new(Pool::new(config.pool_bytes.as_usize()));
     let node = Arc::new(Node {
         local: LocalNode {
             key,
@@ -120,8 +121,8 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
         limits: Limits { max_message_size: MAX_MESSAGE_SIZE, ..Limits::default() },
         rules,
         clock: context.clock.clone(),
-        pool: Pool::new(config.pool_bytes.as_usize()),
-        peers: Peers::new(config.max_peers),
+        peers: Peers::new(config.max_peers, Arc::clone(&pool), metrics.clone()),
+        pool,
         mail: Arc::new(mail.clone()),
         mail_key,
         mail_spacing: Spacing::new(config.mail_interval.into()),
@@ -159,12 +160,12 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
     let (token, drain) = (stop.clone(), context.drain);
     let task = tokio::spawn(async move {
         token.cancelled().await;
+        let deadline = Instant::now() + drain;
         peers.close();
         peers.wait().await;
-        publisher.stopped().await?;
-        administration.stopped().await?;
+        let servers = tokio::join!(publisher.stopped(), administration.stopped());
         mail_stop.cancel();
-        if timeout(drain, &mut archiving).await.is_err() {
+        if timeout_at(deadline, &mut archiving).await.is_err() {
             let waiting = node.mail.waiting().count;
             warn!(
                 waiting,
@@ -172,7 +173,7 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
             );
         }
         info!("the gateway has stopped");
-        Ok::<(), ServiceError>(())
+        servers.0.and(servers.1).map_err(ServiceError::from)
     });
     Ok(RunningService::new("gateway", addresses, stop, task))
 }

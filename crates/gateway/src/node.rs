@@ -5,12 +5,12 @@ use std::sync::Arc;
 use poste_rlpx::{Limits, LocalNode};
 use poste_service::Clock;
 use poste_wire::packet::{Options, RateLimits};
-use poste_wire::{Bloom, Dialect, Envelope, Hash, SymKey};
+use poste_wire::{Bloom, Dialect, Envelope, SymKey};
 
 use crate::acceptance::{self, Refusal, Rules};
 use crate::mailserver::{MailServer, Receipt, Stored};
 use crate::metrics::Metrics;
-use crate::peers::Peers;
+use crate::peers::{Peer, Peers};
 use crate::pool::{Pool, Pooled, Slot};
 use crate::spacing::Spacing;
 
@@ -28,7 +28,7 @@ pub(crate) struct Node {
     pub(crate) limits: Limits,
     pub(crate) rules: Rules,
     pub(crate) clock: Clock,
-    pub(crate) pool: Pool,
+    pub(crate) pool: Arc<Pool>,
     pub(crate) peers: Peers,
     pub(crate) mail: Arc<dyn MailServer>,
     /// The key of the mail password.
@@ -69,12 +69,11 @@ impl Node {
         taken
     }
 
-    /// How many connected peers will be handed an envelope that is in the pool.
-    pub(crate) fn takers(&self, hash: &Hash) -> usize {
-        let peers = self.peers.all();
-        self.pool.count_takers(hash, peers, |peer, envelope, pow| {
-            peer.wants.borrow().as_ref().is_some_and(|wants| wants.takes(envelope, pow))
-        })
+    /// How many connected peers want an envelope with this proof of work.
+    pub(crate) fn takers(&self, envelope: &Envelope, pow: f64) -> usize {
+        let wants =
+            |peer: &Peer| peer.wants.borrow().as_ref().is_some_and(|wants| wants.takes(envelope, pow));
+        self.peers.all().iter().filter(|(_, peer)| wants(peer)).count()
     }
 }
 

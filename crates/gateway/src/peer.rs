@@ -1,6 +1,6 @@
 //! The life of one peer: its session from Status to the end, and the three tasks beside its reader that send to it:
-//! relayed envelopes, confirmations, and mail. The reader never waits for what it makes others do, so Ping is answered
-//! however long a delivery takes.
+//! relayed envelopes, confirmations, and mail. The reader does not wait for them, so Ping is answered however long a
+//! delivery takes; only a refusal that it gives itself waits for room on the connection.
 
 mod confirm;
 mod intake;
@@ -16,6 +16,7 @@ use poste_waku::{Event, Session, SessionError};
 use poste_wire::packet::code;
 use poste_wire::{Dialect, Packet};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -23,6 +24,7 @@ use tracing::debug;
 use crate::node::Node;
 use crate::peers::{Peer, Seat, Wants, add};
 use confirm::Batches;
+use mail::TurnedAway;
 
 /// How long a peer may take to send its Status.
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
@@ -49,16 +51,16 @@ pub(crate) async fn serve(
         // It connected twice, or others took the last seats, while the handshakes went on.
         Err(reason) => {
             node.metrics.connection_refused("late");
-            let (_receiver, sender) = connection.split();
+            let (receiver, sender) = connection.split();
             sender.disconnect(reason);
+            drop(receiver);
             sender.closed().await;
             return;
         }
     };
-    node.metrics.peers.set(node.peers.count() as i64);
     let opened = tokio::select! {
         opened = Session::open(connection, node.status(), STATUS_PATIENCE) => opened,
-        () = stop.cancelled() => return leave(&node, seat),
+        () = stop.cancelled() => return,
     };
     let cause = match opened {
         Err(error) => error.label(),
@@ -66,13 +68,6 @@ pub(crate) async fn serve(
     };
     debug!(cause, "a session ended");
     node.metrics.session_ended(cause);
-    leave(&node, seat);
-}
-
-fn leave(node: &Node, seat: Seat) {
-    node.pool.forget(seat.slot);
-    drop(seat);
-    node.metrics.peers.set(node.peers.count() as i64);
 }
 
 /// Reads a peer's packets and hands them to where they belong.
@@ -96,6 +91,7 @@ impl<'a> Reader<'a> {
         tasks.spawn(confirming.run());
         tasks.spawn(relay::run(Arc::clone(node), seat.slot, Arc::clone(&seat.peer), outbound.clone()));
         tasks.spawn(mail::run(Arc::clone(node), Arc::clone(&seat.peer), outbound.clone(), waiting));
+        seat.begin_marking();
         let reader = Self { node, seat, session, batches, requests, undecodable: 0, tasks };
         reader.show_wants();
         reader
@@ -151,19 +147,33 @@ impl<'a> Reader<'a> {
         match packet {
             Packet::Messages(messages) => {
                 add(&self.seat.peer.envelopes_in, messages.envelopes.len());
-                let batch = intake::take(self.node, self.seat.slot, dialect, messages, &self.batches).await;
-                self.batches.confirm(self.node, batch).await;
+                let taken = intake::take(self.node, self.seat.slot, dialect, messages, &self.batches).await;
+                if let Some(batch) = taken {
+                    self.batches.confirm(self.node, batch).await;
+                }
             }
             Packet::MailRequest(packet) => {
                 add(&self.seat.peer.mail_requests, 1);
-                let request = mail::Request { dialect, packet };
-                if let Err(mpsc::error::TrySendError::Full(request)) = self.requests.try_send(request) {
-                    mail::turn_away(self.node, self.session.outbound(), &request).await;
-                }
+                self.take_request(mail::Request { dialect, packet }).await;
             }
             // Mail that nobody here asked for, confirmations of what was relayed, and the sync of mailservers.
             Packet::BatchAcknowledged(_) | Packet::MessageResponse(_) => {}
             _ => self.node.metrics.ignored_packet(),
+        }
+    }
+
+    async fn take_request(&mut self, request: mail::Request) {
+        let outbound = self.session.outbound();
+        if request.is_too_large() {
+            return mail::turn_away(self.node, outbound, &request, TurnedAway::TooLarge).await;
+        }
+        match self.requests.try_send(request) {
+            Ok(()) => {}
+            Err(TrySendError::Full(request)) => {
+                mail::turn_away(self.node, outbound, &request, TurnedAway::TooMany).await;
+            }
+            // Nobody answers requests any more: better no connection than one that is silent.
+            Err(TrySendError::Closed(_)) => outbound.disconnect(DisconnectReason::Requested),
         }
     }
 
@@ -179,8 +189,13 @@ impl<'a> Reader<'a> {
     async fn farewell(&mut self) {
         // To their very end: nothing of this peer may mark envelopes once its slot is free.
         self.tasks.shutdown().await;
-        // Whatever happens, the connection ends when the session is dropped.
+        // Hands over the reading half, so that what is under way can be drained and the peer sees the reason. Whatever
+        // happens, the connection ends when the session is dropped.
         let outbound = self.session.outbound().clone();
-        let _ = tokio::time::timeout(FAREWELL, outbound.closed()).await;
+        let last_words = async {
+            while self.session.next().await.is_ok() {}
+            outbound.closed().await;
+        };
+        let _ = tokio::time::timeout(FAREWELL, last_words).await;
     }
 }

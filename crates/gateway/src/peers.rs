@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,13 +13,17 @@ use poste_wire::packet::Settings;
 use poste_wire::{Dialect, Envelope};
 use tokio::sync::watch;
 
-use crate::pool::Slot;
+use crate::metrics::Metrics;
+use crate::pool::{Pool, Slot};
 
 /// The connected peers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     state: Arc<Mutex<State>>,
     max: usize,
+    /// Where slots leave their marks.
+    pool: Arc<Pool>,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -86,10 +90,13 @@ impl Peer {
     }
 }
 
-/// A peer's place. The place is free again when this is dropped.
+/// A peer's place. When this is dropped, however that comes about, the place is free again, and whoever gets it next
+/// knows no envelope.
 #[derive(Debug)]
 pub(crate) struct Seat {
     peers: Peers,
+    /// Whether the pool may hold marks of the slot.
+    marks: AtomicBool,
     pub(crate) slot: Slot,
     pub(crate) peer: Arc<Peer>,
     counts: bool,
@@ -97,8 +104,8 @@ pub(crate) struct Seat {
 
 impl Peers {
     /// Nobody, and at most `max` at a time.
-    pub(crate) fn new(max: usize) -> Self {
-        Self { state: Arc::default(), max }
+    pub(crate) fn new(max: usize, pool: Arc<Pool>, metrics: Metrics) -> Self {
+        Self { state: Arc::default(), max, pool, metrics }
     }
 
     /// Whether a peer would be seated; to be asked before Hello, so that it can be turned away in its place.
@@ -118,7 +125,8 @@ impl Peers {
         state.slots[index] = Some(Arc::clone(&peer));
         state.by_key.insert(peer.key, Slot(index));
         state.counted += usize::from(counts);
-        Ok(Seat { peers: self.clone(), slot: Slot(index), peer, counts })
+        self.metrics.peers.set(state.by_key.len() as i64);
+        Ok(Seat { peers: self.clone(), marks: AtomicBool::new(false), slot: Slot(index), peer, counts })
     }
 
     /// Everybody, with the slot.
@@ -151,12 +159,23 @@ impl State {
     }
 }
 
+impl Seat {
+    /// From now on envelopes may be marked as known to this peer.
+    pub(crate) fn begin_marking(&self) {
+        self.marks.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
+        if *self.marks.get_mut() {
+            self.peers.pool.forget(self.slot);
+        }
         let mut state = self.peers.state.lock();
         state.slots[self.slot.0] = None;
         state.by_key.remove(&self.peer.key);
         state.counted -= usize::from(self.counts);
+        self.peers.metrics.peers.set(state.by_key.len() as i64);
     }
 }
 
@@ -177,7 +196,8 @@ mod tests {
 
     #[test]
     fn one_seat_for_each_key_and_no_more_than_there_are() {
-        let peers = Peers::new(2);
+        let scope = poste_service::metrics::Metrics::new().scope("gateway");
+        let peers = Peers::new(2, Arc::new(Pool::new(1 << 20)), Metrics::new(&scope));
         let first = peers.seat(peer(1), true).unwrap();
         assert_eq!(peers.seat(peer(1), true).unwrap_err(), DisconnectReason::AlreadyConnected);
         let second = peers.seat(peer(2), true).unwrap();

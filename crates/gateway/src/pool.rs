@@ -63,7 +63,7 @@ pub(crate) struct Parcel {
 /// What an envelope takes besides its bytes, about: its fields, its places in the maps, its receipt. It counts, or small
 /// envelopes would fill many times the memory that the pool may have.
 const ENTRY_BYTES: usize = 512;
-/// How many envelopes a forwarder looks at while it holds the pool's lock.
+/// How many envelopes anybody looks at while it holds the pool's lock.
 const LOOK: usize = 4096;
 
 impl Pool {
@@ -144,37 +144,35 @@ impl Pool {
         parcel
     }
 
-    /// How many of `slots` do not know the envelope and want it, by `wants`.
-    pub(crate) fn count_takers<T>(
-        &self,
-        hash: &Hash,
-        slots: impl IntoIterator<Item = (Slot, T)>,
-        wants: impl Fn(&T, &Envelope, f64) -> bool,
-    ) -> usize {
-        let state = self.state.lock();
-        let Some(entry) = state.numbers.get(hash).and_then(|number| state.entries.get(number)) else {
-            return 0;
-        };
-        slots
-            .into_iter()
-            .filter(|(slot, peer)| !entry.known_by.contains(*slot) && wants(peer, &entry.envelope, entry.pow))
-            .count()
-    }
-
-    /// Removes what has expired at unix second `now`; says how many.
+    /// Removes what has expired at unix second `now`; says how many. Others get their turn at the pool in between.
     pub(crate) fn sweep(&self, now: u32) -> usize {
-        let mut state = self.state.lock();
-        let before = state.entries.len();
-        while state.expiries.first().is_some_and(|(expiry, _)| *expiry < now) {
-            state.remove_first_to_expire();
+        let mut removed = 0;
+        loop {
+            let mut state = self.state.lock();
+            for _ in 0..LOOK {
+                if !state.expiries.first().is_some_and(|(expiry, _)| *expiry < now) {
+                    return removed;
+                }
+                state.remove_first_to_expire();
+                removed += 1;
+            }
         }
-        before - state.entries.len()
     }
 
-    /// Frees a slot: whoever gets it next knows nothing.
+    /// Takes back every mark of a slot, before somebody else gets it. Others get their turn at the pool in between.
     pub(crate) fn forget(&self, slot: Slot) {
-        for entry in self.state.lock().entries.values_mut() {
-            entry.known_by.remove(slot);
+        let mut from = 0;
+        loop {
+            let mut state = self.state.lock();
+            let mut looked = 0;
+            for (number, entry) in state.entries.range_mut(from..).take(LOOK) {
+                entry.known_by.remove(slot);
+                from = number + 1;
+                looked += 1;
+            }
+            if looked < LOOK {
+                return;
+            }
         }
     }
 
@@ -310,14 +308,5 @@ mod tests {
         pool.offer(&envelope(1, 100), 1.0, Some(B), stored).unwrap();
         pool.forget(B);
         assert_eq!(take(&pool, B, 0, 1 << 20).0.len(), 1);
-    }
-
-    #[test]
-    fn takers_are_counted() {
-        let pool = Pool::new(1 << 20);
-        let first = envelope(1, 100);
-        pool.offer(&first, 1.0, Some(A), stored).unwrap();
-        let slots = [(A, true), (B, true), (Slot(7), false)];
-        assert_eq!(pool.count_takers(&first.hash(), slots, |wants, _, _| *wants), 1);
     }
 }

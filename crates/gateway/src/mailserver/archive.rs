@@ -13,7 +13,7 @@ use poste_wire::packet::list_length;
 use poste_wire::{Cursor, Envelope, Hash};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tracing::{error, warn};
+use tracing::{debug, error};
 
 use super::outbox::{Outbox, SPACE};
 use super::{Delivered, DeliveryError, MailServer, Mailbox, OutboxSize, QueueFull, Receipt};
@@ -55,7 +55,8 @@ impl ArchiveMailServer {
         if status.code() == Code::InvalidArgument {
             return Err(DeliveryError::Refused(status.message().to_owned()));
         }
-        warn!(cause = %self.archive.error(&status), "a request for mail cannot be answered");
+        // The outbox says once that the archive is away; peers ask as often as they like.
+        debug!(cause = %self.archive.error(&status), "a request for mail cannot be answered");
         Err(DeliveryError::Unavailable)
     }
 
@@ -65,8 +66,12 @@ impl ArchiveMailServer {
         loop {
             let wanted = request.limit as usize - delivered.count;
             let page = self.query(question(request, wanted, cursor)).await?;
-            let envelopes = page.records.into_iter().map(|record| decode(record.body));
-            let envelopes = envelopes.collect::<Result<Vec<_>, _>>()?;
+            let records = page.records;
+            // Every envelope is hashed.
+            let decoding = tokio::task::spawn_blocking(|| {
+                records.into_iter().map(|record| decode(record.body)).collect::<Result<Vec<_>, _>>()
+            });
+            let envelopes = decoding.await.map_err(|_| DeliveryError::Unavailable)??;
             peer.send(&envelopes).await?;
             delivered.count += envelopes.len();
             if let Some(last) = envelopes.last() {

@@ -14,6 +14,7 @@ use poste_rpc::archive::v1::{
 use poste_rpc::client::Target;
 use poste_service::readiness::Check;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -36,6 +37,8 @@ const WINDOW: usize = 8;
 /// Between two attempts to reach the archive: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// A stream that lasted this long was a good one, even if nothing went over it.
+const LASTED: Duration = Duration::from_secs(10);
 /// How long the archive may take to open a stream, and to acknowledge a batch; then the stream is opened anew.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,6 +59,8 @@ struct State {
     /// How many there are, and the bytes of their encodings; those that are on their way included.
     count: usize,
     bytes: usize,
+    /// How many the archive has answered for, ever.
+    settled: u64,
     connected: bool,
     full: bool,
     /// Which store the archive has, once it has said so.
@@ -150,17 +155,24 @@ impl Outbox {
 
     async fn send_all(&self, archive: &Target, writer_id: &str, stop: &CancellationToken) {
         let mut pause = FIRST_PAUSE;
+        let mut said = false;
         while !(stop.is_cancelled() && self.state.lock().count == 0) {
+            let (began, settled) = (Instant::now(), self.state.lock().settled);
             let mut sent = HashMap::new();
-            let end = self.stream(archive, writer_id, stop, &mut sent, &mut pause).await;
+            let end = self.stream(archive, writer_id, stop, &mut sent).await;
             self.take_back(sent);
             let Err(end) = end else { continue };
-            let waiting = self.size();
-            if pause == FIRST_PAUSE {
-                info!(cause = %end, waiting = waiting.count, "no stream to the archive, trying again");
-            } else {
-                debug!(cause = %end, waiting = waiting.count, "no stream to the archive, trying again");
+            // An archive that opens streams and takes nothing (its disk is full) must not be asked ever faster.
+            if self.state.lock().settled > settled || began.elapsed() > LASTED {
+                (pause, said) = (FIRST_PAUSE, false);
             }
+            let waiting = self.size().count;
+            if said {
+                debug!(cause = %end, waiting, "no stream to the archive, trying again");
+            } else {
+                warn!(cause = %end, waiting, "no stream to the archive, trying again until there is one");
+            }
+            said = true;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
         }
@@ -181,16 +193,18 @@ impl Outbox {
         writer_id: &str,
         stop: &CancellationToken,
         sent: &mut HashMap<u64, Vec<Pending>>,
-        pause: &mut Duration,
     ) -> Result<(), StreamEnd> {
         let (requests, mut acks) = self.open(archive, writer_id).await?;
-        *pause = FIRST_PAUSE;
         debug!("the stream to the archive is open");
         let mut next_id = 0;
+        let mut heard = Instant::now();
         loop {
             let batch = if sent.len() < WINDOW { self.next_batch() } else { Vec::new() };
             if !batch.is_empty() {
                 next_id += 1;
+                if sent.is_empty() {
+                    heard = Instant::now();
+                }
                 let records = batch
                     .iter()
                     .map(|pending| NewRecord { space: SPACE.to_owned(), body: pending.body.clone() })
@@ -205,9 +219,12 @@ impl Outbox {
             }
             let waits = !sent.is_empty();
             tokio::select! {
-                ack = acks.message() => self.settle(ack.map_err(|status| archive.error(&status))?, sent)?,
+                ack = acks.message() => {
+                    heard = Instant::now();
+                    self.settle(ack.map_err(|status| archive.error(&status))?, sent)?;
+                }
                 () = self.arrived.notified(), if sent.len() < WINDOW => {}
-                () = tokio::time::sleep(ACK_TIMEOUT), if waits => return Err(StreamEnd::Silent),
+                () = tokio::time::sleep_until(heard + ACK_TIMEOUT), if waits => return Err(StreamEnd::Silent),
                 () = stop.cancelled(), if !waits => {}
             }
         }
@@ -298,6 +315,7 @@ impl Outbox {
                     continue;
                 }
             };
+            state.settled += 1;
             state.count -= 1;
             state.bytes -= pending.body.len();
             self.metrics.archived(stored);

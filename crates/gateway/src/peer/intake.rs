@@ -12,26 +12,24 @@ use crate::mailserver::Receipt;
 use crate::node::Node;
 use crate::pool::Slot;
 
-/// Above this many bytes of envelopes, hashing them takes longer than an async task may.
+/// Above this many bytes, hashing once more what the packet was read with takes longer than an async task may.
 pub(super) const INLINE_BYTES: usize = 64 * 1024;
 
-/// Takes the envelopes of a packet into the node.
+/// Takes the envelopes of a packet into the node. None: the process is stopping, and nothing must be confirmed.
 pub(super) async fn take(
     node: &Arc<Node>,
     slot: Slot,
     dialect: Dialect,
     messages: Messages,
     batches: &Batches,
-) -> Batch {
+) -> Option<Batch> {
     let bytes: usize = messages.envelopes.iter().map(|envelope| envelope.rlp().len()).sum();
     let room = batches.room();
     if bytes <= INLINE_BYTES {
-        return take_all(node, slot, dialect, &messages, room);
+        return Some(take_all(node, slot, dialect, &messages, room));
     }
-    let (hash, worker) = (messages.batch_hash, Arc::clone(node));
-    let taking = tokio::task::spawn_blocking(move || take_all(&worker, slot, dialect, &messages, room));
-    // It fails only when the runtime shuts down; then nothing more is sent.
-    taking.await.unwrap_or(Batch { dialect, hash, faults: Vec::new(), receipts: Vec::new() })
+    let node = Arc::clone(node);
+    tokio::task::spawn_blocking(move || take_all(&node, slot, dialect, &messages, room)).await.ok()
 }
 
 /// `room`: how many envelopes of this peer may still wait for the archive.

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use poste_rlpx::DisconnectReason;
 use poste_waku::{Outbound, SendError};
 use poste_wire::mail::{
-    MailRequest, MailRequestPacket, Refusal, RequestForm, RequestKeys, ValidRequest, open_request,
+    DirectRequest, MailRequest, MailRequestPacket, Refusal, RequestForm, RequestKeys, ValidRequest,
+    open_request,
 };
 use poste_wire::packet::{Completion, bundles};
-use poste_wire::{Dialect, Envelope, Hash, Packet};
+use poste_wire::{Dialect, Envelope, Hash, Packet, Topic};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
@@ -24,6 +26,9 @@ use crate::peers::Peer;
 /// How long a peer may take to make room for one packet of mail.
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The largest request, in bytes. One with 10,000 topics has about 51,000; what waits must not fill our memory.
+const MAX_REQUEST_BYTES: usize = 128 * 1024;
+
 /// A request as it came in.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -31,7 +36,30 @@ pub(super) struct Request {
     pub(super) packet: MailRequestPacket,
 }
 
-/// Answers a peer's requests, one after another.
+impl Request {
+    /// Whether it is larger than any request has to be.
+    pub(super) fn is_too_large(&self) -> bool {
+        let bytes = match &self.packet {
+            MailRequestPacket::Sealed(envelope) => envelope.rlp().len(),
+            MailRequestPacket::Direct(DirectRequest { request, .. }) => {
+                request.bloom.len() + request.cursor.len() + request.topics.len() * Topic::LENGTH
+            }
+        };
+        bytes > MAX_REQUEST_BYTES
+    }
+}
+
+/// Why a request is turned away before it is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum TurnedAway {
+    /// Too many of the same peer wait.
+    TooMany,
+    /// It is too large.
+    TooLarge,
+}
+
+/// Answers a peer's requests, one after another. When one cannot be answered the connection ends, so that nobody waits
+/// in vain.
 pub(super) async fn run(
     node: Arc<Node>,
     peer: Arc<Peer>,
@@ -39,18 +67,24 @@ pub(super) async fn run(
     mut requests: mpsc::Receiver<Request>,
 ) {
     while let Some(request) = requests.recv().await {
-        let Some(completion) = answer(&node, &peer, &outbound, &request).await else { return };
+        let Some(completion) = answer(&node, &peer, &outbound, &request).await else {
+            outbound.disconnect(DisconnectReason::Requested);
+            return;
+        };
         if complete(&outbound, request.dialect, completion).await.is_err() {
             return;
         }
     }
 }
 
-/// Refuses a request because too many of the same peer wait.
-pub(super) async fn turn_away(node: &Node, outbound: &Outbound, request: &Request) {
-    node.metrics.mail_request("too_many");
-    let error = "too many requests wait for an answer".to_owned();
-    let completion = Completion::Failed { request_id: request.packet.request_id(), error };
+/// Refuses a request unseen.
+pub(super) async fn turn_away(node: &Node, outbound: &Outbound, request: &Request, why: TurnedAway) {
+    let (outcome, error) = match why {
+        TurnedAway::TooMany => ("too_many", "too many requests wait for an answer"),
+        TurnedAway::TooLarge => ("too_large", "request is invalid: it is too large"),
+    };
+    node.metrics.mail_request(outcome);
+    let completion = Completion::Failed { request_id: request.packet.request_id(), error: error.to_owned() };
     // It fails only when the connection has ended, which the reader is about to see.
     let _ = complete(outbound, request.dialect, completion).await;
 }

@@ -14,7 +14,7 @@ use crate::pool::Slot;
 
 /// Envelopes of one packet, in bytes: leaves room for the list's header below the 1 MiB at which peers disconnect.
 const PARCEL_BYTES: usize = 256 * 1024;
-/// How long arrivals are collected before a packet is made of them.
+/// How long arrivals are collected before a packet is made of them, and at least between two looks at the whole pool.
 const COLLECT: Duration = Duration::from_millis(20);
 
 /// Sends what the peer wants, as long as the connection lasts. A peer that reads slowly holds up nobody else: what
@@ -35,6 +35,7 @@ pub(super) async fn run(node: Arc<Node>, slot: Slot, peer: Arc<Peer>, outbound: 
                 return;
             }
             if parcel.more {
+                tokio::task::yield_now().await;
                 continue;
             }
         }
@@ -44,11 +45,9 @@ pub(super) async fn run(node: Arc<Node>, slot: Slot, peer: Arc<Peer>, outbound: 
                 Ok(()) => looked_at = 0,
                 Err(_) => return,
             },
-            arrived = arrivals.changed() => match arrived {
-                Ok(()) => tokio::time::sleep(COLLECT).await,
-                Err(_) => return,
-            },
+            arrived = arrivals.changed() => if arrived.is_err() { return },
         }
+        tokio::time::sleep(COLLECT).await;
     }
 }
 
