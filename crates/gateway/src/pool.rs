@@ -150,7 +150,7 @@ impl Pool {
         loop {
             let mut state = self.state.lock();
             for _ in 0..LOOK {
-                if !state.expiries.first().is_some_and(|(expiry, _)| *expiry < now) {
+                if state.expiries.first().is_none_or(|(expiry, _)| *expiry >= now) {
                     return removed;
                 }
                 state.remove_first_to_expire();
