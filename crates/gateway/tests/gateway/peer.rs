@@ -206,12 +206,12 @@ impl Peer {
         batch
     }
 
-    /// The same, and waits for ever when the gateway takes no more.
-    pub(crate) async fn post_unless_stuck(&mut self, envelopes: &[Envelope]) {
+    /// The same, however long the gateway takes to read it, or until it ends the connection.
+    pub(crate) async fn press_on(&mut self, envelopes: &[Envelope]) -> Result<(), Closed> {
         let messages = Packet::Messages(Messages::new(envelopes.to_vec()));
         let (code, payload) = messages.encode(self.dialect).unwrap();
-        self.sender.send(0, code, payload).await.unwrap();
-        self.sender.flush().await.unwrap();
+        self.sender.send(0, code, payload).await?;
+        self.sender.flush().await
     }
 
     /// What the gateway says about a batch: 12, and then 11.

@@ -271,10 +271,24 @@ async fn cursors_of_every_length() {
             }
         }
     }
-    let huge = MailRequest { cursor: vec![1; 500_000].into(), ..everything() };
-    let text = "request is invalid: cursor has 500000 bytes, not 36";
-    for form in both_forms(&huge) {
+    let long = MailRequest { cursor: vec![1; 100_000].into(), ..everything() };
+    for form in both_forms(&long) {
+        let text = "request is invalid: cursor has 100000 bytes, not 36";
         assert_eq!(peer.refusal(form).await, text);
+    }
+    watched.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_larger_than_any_has_to_be() {
+    let watched = Watched::start().await;
+    let text = "request is invalid: it is too large".to_owned();
+    for dialect in [Dialect::Waku1, Dialect::Shh6] {
+        let cursor = MailRequest { cursor: vec![1; 500_000].into(), ..everything() };
+        let bloom = MailRequest { bloom: vec![1; 500_000].into(), ..everything() };
+        let requests = [cursor, bloom];
+        let large = requests.iter().flat_map(both_forms).map(|request| (request, text.clone()));
+        refused(&watched, dialect, "too_large", large.collect::<Vec<_>>()).await;
     }
     watched.end().await;
 }

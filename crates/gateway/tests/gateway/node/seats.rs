@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use poste_rlpx::{ConnectError, DisconnectReason};
-use poste_wire::mail::MailRequestPacket;
 use poste_wire::packet::Options;
-use poste_wire::{Bloom, Dialect, Packet};
+use poste_wire::{Bloom, Dialect};
 
-use crate::envelopes::{TOPIC, envelope, everything, sealed};
+use crate::envelopes::{TOPIC, envelope, everything};
 use crate::panics;
 use crate::peer::{Appearance, Peer};
-use crate::stack::{Stack, eventually, soon};
+use crate::stack::{Stack, soon};
 
 async fn turned_away(stack: &Stack, appearance: &Appearance) -> DisconnectReason {
     match appearance.connect(&stack.enode()).await {
@@ -101,28 +100,6 @@ async fn the_gateway_leaves_with_a_word_and_at_once() {
         soon("the goodbye", peer).await.unwrap();
     }
     drop(deaf);
-    archive.unwrap().stop(Duration::from_secs(10)).await.unwrap();
-    panics::assert_none();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_asks_and_never_reads_does_not_hold_up_the_end() {
-    let stack = Stack::start().await;
-    let mut poster = Peer::quiet(&stack, Dialect::Waku1).await;
-    for _ in 0..15 {
-        poster.post_confirmed(&[envelope(TOPIC, 1_000_000)]).await;
-    }
-    let appearance = Appearance { receive_buffer: Some(16 * 1024), ..Appearance::quiet(Dialect::Waku1) };
-    let mut deaf = Peer::appear(&stack, &appearance).await;
-    // More than may wait: the reader itself has to answer, and finds no room.
-    for _ in 0..50 {
-        let request = sealed(&everything());
-        deaf.say(&Packet::MailRequest(MailRequestPacket::Sealed(request))).await;
-    }
-    let turned_away = || stack.metric("mail_requests", "outcome=\"too_many\"");
-    eventually("a request to be turned away", || turned_away() > 0).await;
-    let (took, archive, _directory) = stack.stop_gateway().await;
-    assert!(took < Duration::from_secs(5), "{took:?}");
     archive.unwrap().stop(Duration::from_secs(10)).await.unwrap();
     panics::assert_none();
 }

@@ -1,12 +1,14 @@
 //! Peers that read slowly or not at all: what waits for them is bounded, and nobody else waits.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use poste_wire::mail::MailRequestPacket;
 use poste_wire::packet::{Completion, Options};
 use poste_wire::{Bloom, Dialect, Envelope, Packet};
 
 use crate::envelopes::{TOPIC, envelope, everything, sealed};
+use crate::panics;
 use crate::peer::{Appearance, Peer};
 use crate::stack::{Stack, eventually};
 use crate::witness::Watched;
@@ -140,7 +142,9 @@ async fn confirmations_for_who_never_reads_do_not_pile_up() {
         for number in 0..PACKETS as u64 {
             let nonces = number * EACH..(number + 1) * EACH;
             let bad: Vec<_> = nonces.map(|nonce| Envelope::new(1, 1, TOPIC, b"", nonce)).collect();
-            deaf.post_unless_stuck(&bad).await;
+            if deaf.press_on(&bad).await.is_err() {
+                return;
+            }
         }
     });
     let refused = || stack.metric("refused_envelopes", "reason=\"very_old\"");
@@ -148,4 +152,23 @@ async fn confirmations_for_who_never_reads_do_not_pile_up() {
     assert!(stuck < PACKETS as u64 * EACH / 2, "{stuck}");
     posting.abort();
     watched.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_never_reads_does_not_hold_up_the_end() {
+    let stack = Stack::start().await;
+    post(&stack).await;
+    let nothing = Options { bloom: Some(Bloom::EMPTY), ..Options::default() };
+    let mut deaf = Peer::appear(&stack, &slow(nothing)).await;
+    deaf.ask(MailRequestPacket::Sealed(sealed(&everything()))).await;
+    stands_still(&stack, "mail_envelopes").await;
+    // One more than may wait: the gateway's reader itself has to answer it, and finds no room.
+    for _ in 0..17 {
+        deaf.ask(MailRequestPacket::Sealed(sealed(&everything()))).await;
+    }
+    stack.counted("mail_requests", "outcome=\"too_many\"", 1).await;
+    let (took, archive, _directory) = stack.stop_gateway().await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    archive.unwrap().stop(Duration::from_secs(10)).await.unwrap();
+    panics::assert_none();
 }

@@ -178,7 +178,7 @@ async fn what_is_not_answered_properly_is_sent_again_until_it_is() {
         let batch: Vec<_> = (0..3).map(|_| envelope(TOPIC, 10)).collect();
         peer.post_confirmed(&batch).await;
         let received = archive.0.lock().unwrap().received;
-        assert!(received >= 5, "{reaction:?}: {received}");
+        assert!(received > batch.len(), "{reaction:?}: {received}");
         let info = stack.node_info().await;
         assert_eq!((info.pending_envelopes, info.pending_bytes), (0, 0), "{reaction:?}");
         stack.end().await;
