@@ -196,6 +196,28 @@ impl Journal {
         self.sealed_bytes + self.segment.written
     }
 
+    /// Whether the disk takes `bytes` more: writes them behind what is there, syncs, and cuts them off again. What
+    /// an interrupted probe leaves is a torn tail.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`] poisons the journal; [`JournalError::Poisoned`] as long as it is.
+    pub fn probe(&mut self, bytes: usize) -> Result<(), JournalError> {
+        const BLOCK: [u8; 4096] = [0; 4096];
+        self.sync()?;
+        self.poisoned = true;
+        let OpenSegment { file, path, written, .. } = &self.segment;
+        for offset in (0..bytes).step_by(BLOCK.len()) {
+            let block = &BLOCK[..BLOCK.len().min(bytes - offset)];
+            write_all_at(file.as_ref(), block, written + offset as u64)
+                .map_err(JournalError::io("write", path))?;
+        }
+        file.sync_data().map_err(JournalError::io("fsync", path))?;
+        file.truncate(*written).map_err(JournalError::io("truncate", path))?;
+        file.sync_data().map_err(JournalError::io("fsync", path))?;
+        self.poisoned = false;
+        Ok(())
+    }
+
     /// Number of the segment that is written to.
     #[must_use]
     pub fn open_segment(&self) -> u32 {

@@ -10,6 +10,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,6 +61,7 @@ impl FaultyDisk {
             loses_syncs: false,
             broken_syncs: 0,
             syncs: 0,
+            bad: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -125,6 +127,17 @@ impl FaultyDisk {
         let inode = state.inode(path)?;
         inode.current.truncate(len);
         inode.durable.truncate(len);
+        Ok(())
+    }
+
+    /// From now on reads that touch these bytes of a file fail with EIO: bad sectors.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such file.
+    pub fn make_unreadable(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
+        let mut state = self.state();
+        let number = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        state.bad.push((number, bytes));
         Ok(())
     }
 
@@ -257,7 +270,10 @@ impl DiskFile for FaultyFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.with(|state, number| {
-            if state.happens(state.odds.read_error) {
+            let asked = offset..offset + buffer.len() as u64;
+            let overlaps = |bytes: &Range<u64>| bytes.start < asked.end && asked.start < bytes.end;
+            let is_bad = state.bad.iter().any(|(inode, bytes)| *inode == number && overlaps(bytes));
+            if is_bad || state.happens(state.odds.read_error) {
                 return Err(eio());
             }
             let inode = state.inodes.get_mut(&number).ok_or_else(eio)?;
@@ -334,6 +350,8 @@ struct State {
     loses_syncs: bool,
     broken_syncs: u32,
     syncs: u64,
+    /// Bytes that cannot be read, by inode.
+    bad: Vec<(u64, Range<u64>)>,
 }
 
 impl State {

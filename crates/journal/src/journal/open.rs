@@ -106,7 +106,7 @@ struct ReadSegment {
     usable: bool,
 }
 
-/// Replays one segment; `None` when the file never held a frame and is gone now.
+/// Replays one segment; `None` when it is the last, never held a frame and is gone now.
 fn read_segment(
     lock: &DirectoryLock,
     options: &Options,
@@ -124,7 +124,14 @@ fn read_segment(
         file.forget_cached().map_err(JournalError::io("drop the cache of", &path))?;
     }
     let mut len = file.len().map_err(JournalError::io("read", &path))?;
-    let header = read_header(file.as_ref(), &path, len)?;
+    let header = match read_header(file.as_ref(), &path, len) {
+        Err(error) if !last => {
+            // The frames behind it are found without it.
+            tracing::error!(segment = number, %error, "the header of a sealed segment cannot be read");
+            HeaderState::Damaged
+        }
+        header => header?,
+    };
     match header {
         HeaderState::OtherVersion(version) => {
             return Err(JournalError::Version { path, version, known: FORMAT_VERSION });
@@ -132,8 +139,10 @@ fn read_segment(
         HeaderState::Good(header) if header.journal_id != options.journal_id || header.number != number => {
             return Err(JournalError::Foreign { path });
         }
-        HeaderState::Damaged if len <= HEADER_BYTES => {
-            // A segment begins to take frames after its header is durable.
+        HeaderState::Damaged if last && len <= HEADER_BYTES => {
+            // A segment begins to take frames after its header is durable. A later segment begins after this one
+            // took some: before another one, the same is damage.
+            tracing::info!(segment = number, "removed a segment that was never begun");
             lock.disk().remove(&path).map_err(JournalError::io("remove", &path))?;
             lock.disk().sync_dir(lock.dir()).map_err(JournalError::io("fsync", lock.dir()))?;
             return Ok(None);
@@ -155,7 +164,7 @@ fn read_segment(
     let mut created_ms = 0;
     match header {
         HeaderState::Good(header) => created_ms = header.created_ms,
-        _ => damaged.insert(0, damage(number, &(0..HEADER_BYTES))),
+        _ => damaged.insert(0, damage(number, &(0..HEADER_BYTES.min(len)))),
     }
     let may_cut = last && matches!(header, HeaderState::Good(_)) && !found.unreadable && readable == len;
     if let Some(tail) = damaged.pop_if(|tail| may_cut && tail.offset == found.end) {

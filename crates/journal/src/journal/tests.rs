@@ -229,6 +229,81 @@ fn j3_a_damaged_header_costs_no_frame() {
     assert_eq!(recovery.quarantined, [Damage { segment: 1, offset: 0, bytes: HEADER_BYTES }]);
 }
 
+/// A segment with one frame, and an open one behind it with another.
+fn two_segments(disk: &FaultyDisk) -> Vec<FrameAt> {
+    let (mut journal, _, _) = open(disk, 0).unwrap();
+    let mut places = append(&mut journal, &[b"sealed"]);
+    places.extend(journal.append(&mut group(&[b"open".to_vec()]), 60_000).unwrap().frames);
+    journal.close().unwrap();
+    assert_eq!((places[0].segment, places[1].segment), (1, 2));
+    places
+}
+
+#[test]
+fn j3_a_segment_without_frames_before_another_one_is_damage() {
+    for len in [0, 30, HEADER_BYTES as usize] {
+        let disk = FaultyDisk::new(21);
+        let places = two_segments(&disk);
+        disk.shorten(&segment_path(1), len).unwrap();
+        if len == HEADER_BYTES as usize {
+            disk.damage(&segment_path(1), 9, 1).unwrap();
+        }
+        for _ in 0..2 {
+            let (_journal, recovery, frames) = open(&disk, 60_000).unwrap();
+            assert_eq!(frames, [(places[1], b"open".to_vec())]);
+            let damaged = Damage { segment: 1, offset: 0, bytes: len as u64 };
+            assert_eq!(recovery.quarantined, [damaged], "kept, and told at every start");
+        }
+    }
+}
+
+#[test]
+fn a_last_segment_that_was_never_begun_is_no_damage() {
+    let disk = FaultyDisk::new(22);
+    let places = two_segments(&disk);
+    disk.shorten(&segment_path(2), 30).unwrap();
+    let (journal, recovery, frames) = open(&disk, 60_000).unwrap();
+    assert_eq!(frames, [(places[0], b"sealed".to_vec())]);
+    assert_eq!((recovery.cut, recovery.quarantined.len(), journal.open_segment()), (None, 0, 3));
+}
+
+#[test]
+fn j3_a_header_that_cannot_be_read_is_damage_in_a_sealed_segment() {
+    let disk = FaultyDisk::new(23);
+    let places = two_segments(&disk);
+    disk.make_unreadable(&segment_path(1), 0..HEADER_BYTES).unwrap();
+    let (journal, recovery, frames) = open(&disk, 60_000).unwrap();
+    assert_eq!(frames, [(places[0], b"sealed".to_vec()), (places[1], b"open".to_vec())]);
+    assert_eq!(recovery.quarantined, [Damage { segment: 1, offset: 0, bytes: HEADER_BYTES }]);
+    drop(journal);
+    disk.make_unreadable(&segment_path(2), 0..HEADER_BYTES).unwrap();
+    assert_eq!(
+        open(&disk, 60_000).unwrap_err().kind(),
+        ErrorKind::Unavailable,
+        "nothing can be written there"
+    );
+}
+
+#[test]
+fn a_probe_tells_whether_there_is_room_and_leaves_nothing() {
+    let disk = FaultyDisk::new(24);
+    let (mut journal, _, _) = open(&disk, 0).unwrap();
+    let kept = append(&mut journal, &[b"kept"]);
+    let bytes = journal.file_bytes();
+    journal.probe(10_000).unwrap();
+    disk.set_capacity(Some(bytes + 9_999));
+    assert_eq!(journal.probe(10_000).unwrap_err().kind(), ErrorKind::Full);
+    assert!(journal.is_poisoned());
+    journal.reopen(0).unwrap();
+    journal.probe(5_000).unwrap();
+    let later = append(&mut journal, &[b"later"]);
+    journal.sync().unwrap();
+    disk.crash();
+    let (_journal, recovery, frames) = open(&disk, 0).unwrap();
+    assert_eq!(frames, [(kept[0], b"kept".to_vec()), (later[0], b"later".to_vec())]);
+    assert_eq!((recovery.cut, recovery.quarantined.len()), (None, 0));
+}
+
 #[test]
 fn j3_what_cannot_be_read_is_quarantined_not_cut() {
     let disk = FaultyDisk::new(9);
