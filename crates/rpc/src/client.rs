@@ -26,15 +26,7 @@ impl Target {
     /// A channel to `address` (`http://host:port`) that connects at its first call, and again after a
     /// broken connection. Must be called inside a tokio runtime.
     pub fn lazy(address: &str) -> Result<Self, AddressError> {
-        let refuse = |reason| AddressError { address: address.to_owned(), reason };
-        if !address.starts_with("http://") {
-            return Err(refuse("it must begin with http:// (TLS is not available)"));
-        }
-        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| refuse("it is not a URL"))?;
-        if endpoint.uri().port().is_none() {
-            return Err(refuse("it names no port"));
-        }
-        let channel = endpoint
+        let channel = endpoint(address)?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -60,6 +52,23 @@ impl Target {
     pub fn error(&self, status: &tonic::Status) -> CallError {
         CallError { address: self.address.clone(), code: status.code(), message: explain(status) }
     }
+}
+
+/// Whether [`Target::lazy`] takes the address.
+pub fn check_address(address: &str) -> Result<(), AddressError> {
+    endpoint(address).map(drop)
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
+    let refuse = |reason| AddressError { address: address.to_owned(), reason };
+    if !address.starts_with("http://") {
+        return Err(refuse("it must begin with http:// (TLS is not available)"));
+    }
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| refuse("it is not a URL"))?;
+    if endpoint.uri().port().is_none() {
+        return Err(refuse("it names no port"));
+    }
+    Ok(endpoint)
 }
 
 /// A gRPC address that cannot be used.

@@ -26,12 +26,15 @@ pub mod archive {
         tonic::include_proto!("poste.archive.v1");
     }
 
+    /// The largest message that an archive takes, in bytes: a batch is 4 MiB of bodies, and what stands around them.
+    pub const MAX_REQUEST_BYTES: usize = 5 * 1024 * 1024;
+
     /// An archive as a gRPC service, with the message limits of this house.
     pub fn server<T: v1::archive_service_server::ArchiveService>(
         archive: T,
     ) -> v1::archive_service_server::ArchiveServiceServer<T> {
         v1::archive_service_server::ArchiveServiceServer::new(archive)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 

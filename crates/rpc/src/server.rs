@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
@@ -27,7 +27,9 @@ use cut::Cuttable;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls at a time on one connection.
-const MAX_CONCURRENT_STREAMS: u32 = 1024;
+const MAX_CONCURRENT_STREAMS: u32 = 128;
+/// How long nothing is accepted after an error.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// HTTP/2 windows in bytes: a batch is up to 4 MiB, and must not wait for window updates.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
@@ -89,10 +91,7 @@ impl Server {
         // Cancelled when the drain is over, or when `Running` is dropped: connections end there and then, so
         // that no call outlives its server and keeps what it serves from (a store's lock) alive.
         let cut = CancellationToken::new();
-        let incoming = TcpListenerStream::new(listener).map({
-            let cut = cut.clone();
-            move |accepted| accepted.and_then(|stream| Cuttable::new(stream, cut.clone()))
-        });
+        let incoming = connections(TcpListenerStream::new(listener), cut.clone());
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -123,6 +122,33 @@ impl Server {
         });
         Ok(Running { local_address, task, _cut_on_drop: cut_on_drop })
     }
+}
+
+/// The connections of a listener. After an error, such as no free file descriptor, it waits: the listener reports the
+/// same again at once.
+fn connections(
+    accepted: impl Stream<Item = io::Result<TcpStream>>,
+    cut: CancellationToken,
+) -> impl Stream<Item = io::Result<Cuttable>> {
+    let mut is_failing = false;
+    accepted.then(move |accepted| {
+        if let Err(error) = &accepted
+            && !is_failing
+        {
+            tracing::warn!(%error, "connections cannot be accepted now");
+        }
+        is_failing = accepted.is_err();
+        let cut = cut.clone();
+        async move {
+            match accepted {
+                Ok(stream) => Cuttable::new(stream, cut),
+                Err(error) => {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    Err(error)
+                }
+            }
+        }
+    })
 }
 
 /// A server at work. Dropping it cuts its connections.

@@ -93,3 +93,16 @@ async fn a_stop_without_open_calls_does_not_wait_for_the_deadline() {
     stop.cancel();
     tokio::time::timeout(Duration::from_secs(10), running.stopped()).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn an_error_of_the_listener_pauses_accepting() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let stream = listener.accept().await.unwrap().0;
+    let full = || Err(io::Error::other("too many open files"));
+    let accepted = tokio_stream::iter([full(), full(), Ok(stream)]);
+    let began = std::time::Instant::now();
+    let outcomes: Vec<_> = connections(accepted, CancellationToken::new()).collect().await;
+    assert!(began.elapsed() >= 2 * ACCEPT_PAUSE);
+    assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, false, true]);
+}
