@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use poste_service::config::{ByteSize, HumanDuration, Key, Section};
+use poste_service::listener;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the archive.
@@ -51,7 +52,40 @@ impl Section for ArchiveConfig {
         Key::new("queue_records", "records that may wait for the disk; writers wait beyond that"),
         Key::new("queue_size", "bytes of records that may wait for the disk; writers wait beyond that"),
     ];
+
+    fn validate(&self) -> Result<(), String> {
+        listener::check_internal("archive.grpc_listen", self.grpc_listen, self.insecure)
+            .map_err(|error| error.to_string())?;
+        let Self { segment_size, segment_age, queue_records, queue_size, .. } = self;
+        if !(MIN_SEGMENT_SIZE..=MAX_SEGMENT_SIZE).contains(segment_size) {
+            return Err(format!(
+                "segment_size is {segment_size}: write {MIN_SEGMENT_SIZE} to {MAX_SEGMENT_SIZE}"
+            ));
+        }
+        if *segment_age < MIN_SEGMENT_AGE {
+            return Err(format!("segment_age is {segment_age}: write {MIN_SEGMENT_AGE} or more"));
+        }
+        if !(MIN_QUEUE_RECORDS..=MAX_QUEUE_RECORDS).contains(queue_records) {
+            return Err(format!(
+                "queue_records is {queue_records}: write {MIN_QUEUE_RECORDS} to {MAX_QUEUE_RECORDS}"
+            ));
+        }
+        if *queue_size < MIN_QUEUE_SIZE {
+            return Err(format!("queue_size is {queue_size}: write {MIN_QUEUE_SIZE} or more"));
+        }
+        Ok(())
+    }
 }
+
+const MIN_SEGMENT_SIZE: ByteSize = ByteSize::mebibytes(1);
+/// Places in a segment are 32 bits, and a group may stand behind a full one.
+const MAX_SEGMENT_SIZE: ByteSize = ByteSize::mebibytes(2048);
+const MIN_SEGMENT_AGE: HumanDuration = HumanDuration::from_secs(1);
+/// The largest batch of a writer.
+const MIN_QUEUE_RECORDS: usize = 4096;
+const MAX_QUEUE_RECORDS: usize = 1_000_000;
+/// Two of the largest batches of a writer.
+const MIN_QUEUE_SIZE: ByteSize = ByteSize::mebibytes(8);
 
 /// Which store keeps the records, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +129,44 @@ mod tests {
     #[test]
     fn the_section_is_well_formed() {
         Schema::new().with::<ArchiveConfig>().verify().unwrap();
+    }
+
+    #[test]
+    fn settings_that_an_archive_cannot_run_with_are_named() {
+        let sources = |key: &'static str, text: &str| poste_service::config::Sources {
+            flags: vec![(poste_service::config::Name { section: "archive", key }, text.to_owned())],
+            ..Default::default()
+        };
+        let check = |key, text: &str| {
+            let config = Schema::new().with::<ArchiveConfig>().load(&sources(key, text)).unwrap();
+            config.check().map_err(|error| error.to_string())
+        };
+        for (key, fits) in [
+            ("queue_records", ["4096", "1000000"]),
+            ("queue_size", ["8MiB", "1GiB"]),
+            ("segment_size", ["1MiB", "2GiB"]),
+            ("segment_age", ["1s", "30d"]),
+            ("grpc_listen", ["127.0.0.1:0", "[::1]:7200"]),
+        ] {
+            for text in fits {
+                assert_eq!(check(key, text), Ok(()), "{key} {text}");
+            }
+        }
+        for (key, text) in [
+            ("queue_records", "4095"),
+            ("queue_records", "1000001"),
+            ("queue_size", "8388607B"),
+            ("segment_size", "1048575B"),
+            ("segment_size", "2049MiB"),
+            ("segment_age", "999ms"),
+            ("grpc_listen", "0.0.0.0:7200"),
+        ] {
+            let error = check(key, text).unwrap_err();
+            assert!(
+                error.starts_with("[archive]: ") && error.contains(key) && error.contains(text),
+                "{error}"
+            );
+        }
     }
 
     #[test]

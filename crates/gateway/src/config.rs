@@ -3,8 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use poste_rpc::client;
 use poste_service::config::{ByteSize, HumanDuration, Key, Secret, Section};
+use poste_service::listener;
 use serde::{Deserialize, Serialize};
+
+use crate::StartError;
 
 /// The settings of a gateway.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,4 +94,27 @@ impl Section for GatewayConfig {
             "bound of the envelopes in memory that wait while the archive is away",
         ),
     ];
+
+    fn validate(&self) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        for (setting, address) in
+            [("gateway.grpc_listen", self.grpc_listen), ("gateway.admin_listen", self.admin_listen)]
+        {
+            listener::check_internal(setting, address, self.insecure).map_err(|error| text(&error))?;
+        }
+        client::check_address(&self.archive).map_err(|error| text(&StartError::Archive(error)))?;
+        crate::static_peers(&self.static_peers).map_err(|error| text(&error))?;
+        crate::rules(self).map_err(|error| text(&error))?;
+        for (setting, size) in
+            [("pool_bytes", self.pool_bytes), ("archive_queue_bytes", self.archive_queue_bytes)]
+        {
+            if size < MIN_BOUND {
+                return Err(format!("{setting} is {size}: write {MIN_BOUND} or more"));
+            }
+        }
+        Ok(())
+    }
 }
+
+/// Room for some of the largest envelopes.
+const MIN_BOUND: ByteSize = ByteSize::mebibytes(4);

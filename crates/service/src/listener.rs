@@ -18,10 +18,16 @@ pub async fn bind_internal(
     address: SocketAddr,
     insecure: bool,
 ) -> Result<TcpListener, BindError> {
+    check_internal(setting, address, insecure)?;
+    bind(setting, address).await
+}
+
+/// Whether [`bind_internal`] would consent to the address.
+pub fn check_internal(setting: &'static str, address: SocketAddr, insecure: bool) -> Result<(), BindError> {
     if !insecure && !address.ip().is_loopback() {
         return Err(BindError::Insecure { setting, address });
     }
-    bind(setting, address).await
+    Ok(())
 }
 
 /// Why an address could not be bound.
