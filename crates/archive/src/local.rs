@@ -111,8 +111,8 @@ impl LocalStore {
     /// Questions that are answered at a time; more wait.
     const MAX_QUESTIONS: usize = 32;
 
-    /// Opens the store in its directory, or makes one there, and replays its journal. It blocks, for about a
-    /// second per million records.
+    /// Opens the store in its directory, or makes one there, and replays its journal. It blocks: every body is
+    /// hashed again, which takes some 7 seconds per million envelopes of 300 bytes on a busy machine of 2026.
     ///
     /// # Errors
     /// [`crate::store::ErrorKind::Busy`] when another process has the directory, `Corrupt` when its files are
@@ -183,12 +183,13 @@ impl LocalStore {
     ) -> Result<T, StoreError> {
         let shared = Arc::clone(&self.shared);
         let room = Arc::clone(&self.questions).acquire_owned().await.map_err(|_| StoreError::Closed)?;
-        let ask = move || {
-            let _room = room;
-            ask(&shared)
-        };
-        // It is not run only when the runtime is going down.
-        tokio::task::spawn_blocking(ask).await.unwrap_or(Err(StoreError::Closed))
+        // The room is given back when the answer is taken, or dropped with it.
+        let ask = move || (ask(&shared), room);
+        match tokio::task::spawn_blocking(ask).await {
+            Ok((answer, _room)) => answer,
+            // It is not run only when the runtime is going down.
+            Err(_) => Err(StoreError::Closed),
+        }
     }
 
     fn join(&self) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! The archive as a service: it opens its store, serves it, and at the end finishes, syncs and closes.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use poste_rpc::server::Server;
@@ -74,8 +75,12 @@ pub async fn start_with_store(
     show_writable(&check, *writable.borrow());
     let stop = context.stop.clone();
     let task = tokio::spawn(async move {
-        let watched = watch_writable(&check, writable, &stop);
-        let (served, ()) = tokio::join!(server.stopped(), watched);
+        let mut serving = pin!(server.stopped());
+        // The server ends by itself only by an error, and then so does the archive.
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = watch_writable(&check, writable, &stop) => serving.await,
+        };
         check.not_ready("stopped");
         // What was handed over is finished and synced, also when the server ended by an error.
         store.close().await?;

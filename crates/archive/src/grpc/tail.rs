@@ -28,7 +28,11 @@ use crate::store::{ArchiveStore, StoreId, TailPage, TailQuery};
 const PAGE_RECORDS: usize = 256;
 const PAGE_BYTES: usize = 1024 * 1024;
 /// Topics of one stream, live and catching up.
-const MAX_TOPICS: usize = 100_000;
+const MAX_TOPICS: usize = 10_000;
+/// Tokens from which topics of one stream catch up at a time.
+const MAX_GROUPS: usize = 64;
+/// Requests that are taken before records are sent again.
+const REQUESTS_A_TURN: usize = 64;
 /// A checkpoint is sent after so many records, or when this time has passed and something moved.
 const PROGRESS_RECORDS: usize = 1000;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -153,9 +157,11 @@ impl Tail {
             if self.stop.is_cancelled() {
                 return Err(stopping());
             }
-            while !self.requests_ended
-                && let Some(request) = self.requests.message().now_or_never()
-            {
+            for _ in 0..REQUESTS_A_TURN {
+                if self.requests_ended {
+                    break;
+                }
+                let Some(request) = self.requests.message().now_or_never() else { break };
                 self.take(request)?;
             }
             let moved = self.catch_up().await? | self.follow().await?;
@@ -200,8 +206,17 @@ impl Tail {
                         "a stream has at most {MAX_TOPICS} topics"
                     )));
                 }
-                if !topics.is_empty() {
+                if topics.is_empty() {
+                    return Ok(());
+                }
+                if let Some(group) = catching_up.iter_mut().find(|group| group.seq == seq) {
+                    Arc::make_mut(&mut group.topics).extend(topics);
+                } else if catching_up.len() < MAX_GROUPS {
                     catching_up.push_back(CatchingUp { topics: Arc::new(topics), seq });
+                } else {
+                    return Err(Status::resource_exhausted(format!(
+                        "a stream catches up from at most {MAX_GROUPS} tokens at a time: wait until some are live"
+                    )));
                 }
             }
             Some(Request::Drop(drop)) => {

@@ -211,13 +211,21 @@ async fn an_append_stream_that_breaks_the_rules_is_told_so() {
     }
     let one = envelopes(0..1).remove(0);
     let large = Bytes::from(vec![0; 1024 * 1024]);
-    let wrong = [vec![], vec![record("waku1", one.rlp()); 4097], vec![record("waku1", &large); 5]];
-    for records in wrong {
+    let mut heavy = vec![record("waku1", &large); 4];
+    heavy.push(record("waku1", one.rlp()));
+    let wrong = [
+        (vec![], Code::InvalidArgument),
+        (vec![record("waku1", one.rlp()); 4097], Code::InvalidArgument),
+        (heavy, Code::InvalidArgument),
+        // So large that it is not even read.
+        (vec![record("waku1", &large); 5], Code::OutOfRange),
+    ];
+    for (records, code) in wrong {
         let mut writer = Writer::open(archive.client.clone()).await;
         writer.send(1, std::slice::from_ref(&one));
         writer.send_records(2, records);
         assert_eq!(writer.ack().await.batch_id, 1, "what came before is acknowledged");
-        assert_eq!(writer.end().await.unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(writer.end().await.unwrap_err().code(), code);
     }
 }
 
@@ -331,7 +339,11 @@ impl Reader {
     }
 
     fn add(&self, number: u32, after: Option<v1::TailToken>) {
-        let topics = vec![Bytes::copy_from_slice(&topic(number).0)];
+        self.add_topic(topic(number), after);
+    }
+
+    fn add_topic(&self, topic: Topic, after: Option<v1::TailToken>) {
+        let topics = vec![Bytes::copy_from_slice(&topic.0)];
         self.send(v1::tail_request::Kind::Add(v1::TailAddTopics { topics, after }));
     }
 
@@ -430,6 +442,39 @@ async fn a_tail_by_topics_sends_what_was_added_and_says_when_it_is_live() {
     archive.append(&sent[2000..]).await;
     let expected = of_topic(2000..3000, 2);
     assert_eq!(bodies(&reader.records(expected.len()).await), expected);
+}
+
+#[tokio::test]
+async fn topics_and_what_catches_up_are_bounded_on_a_stream() {
+    let (archive, _) = Archive::in_memory().await;
+    archive.append(&envelopes(0..30)).await;
+
+    // Many requests from one token catch up together.
+    let mut reader = Reader::open(archive.client.clone(), by_topic()).await.unwrap();
+    (0..1000).for_each(|number| reader.add_topic(Topic(u32::to_be_bytes(number)), None));
+    let mut live = 0;
+    while live < 1000 {
+        live += reader.live().await.1.len();
+    }
+
+    // From different tokens they do so one after the other, and come faster than that.
+    let mut reader = Reader::open(archive.client.clone(), by_topic()).await.unwrap();
+    for number in 0..1000_u32 {
+        let token = v1::TailToken { seq: u64::from(number), ..reader.head.clone() };
+        reader.add_topic(Topic(number.to_be_bytes()), Some(token));
+    }
+    let status = loop {
+        if let Err(status) = reader.next().await {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+
+    let mut reader = Reader::open(archive.client.clone(), by_topic()).await.unwrap();
+    let topics = (0..10_001_u32).map(|number| Bytes::copy_from_slice(&number.to_be_bytes())).collect();
+    reader.send(v1::tail_request::Kind::Add(v1::TailAddTopics { topics, after: None }));
+    let status = reader.next().await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
 }
 
 #[tokio::test]

@@ -214,6 +214,33 @@ async fn a_full_disk_is_refused_and_recovered_from_without_a_restart() {
 }
 
 #[tokio::test]
+async fn a_disk_with_room_for_little_is_not_ready_and_does_not_flap() {
+    let disk = FaultyDisk::new(9);
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    assert_eq!(append(&store, records(0..1)).await, [Outcome::Stored]);
+    let mut writable = store.writable();
+    // Room for the header of the next segment and for a small record, but not for this group.
+    disk.set_capacity(Some(10_000));
+    let refused = append(&store, records(1..200)).await;
+    assert!(matches!(refused[0], Outcome::Unavailable(_)), "{:?}", refused[0]);
+    writable.wait_for(|writable| !writable).await.unwrap();
+    let syncs = disk.syncs();
+    let attempts = async {
+        // Each attempt syncs the segment that it leaves and the header of the next one.
+        while disk.syncs() < syncs + 5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        changed = writable.changed() => panic!("writable changed: {changed:?}"),
+        () = attempts => {}
+    }
+    disk.set_capacity(None);
+    writable.wait_for(|writable| *writable).await.unwrap();
+    assert!(append(&store, records(1..200)).await.iter().all(|outcome| *outcome == Outcome::Stored));
+}
+
+#[tokio::test]
 async fn j2_nothing_is_acknowledged_while_the_disk_is_broken() {
     let disk = FaultyDisk::new(2);
     let store = LocalStore::open(on_disk(&disk)).unwrap();

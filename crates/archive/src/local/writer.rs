@@ -64,6 +64,8 @@ impl Writer {
     const GROUP_BYTES: usize = 16 * 1024 * 1024;
     /// Records are published in slices, so that readers never wait long for the index.
     const PUBLISH_RECORDS: usize = 1024;
+    /// What the disk must take before records are taken again, even when the group that failed was smaller.
+    const MIN_PROBE_BYTES: usize = 64 * 1024;
     const FIRST_DELAY: Duration = Duration::from_millis(100);
     const LAST_DELAY: Duration = Duration::from_secs(5);
 
@@ -208,20 +210,28 @@ impl Writer {
                     self.shared.index.write().remove_stretch(lost.segment, lost.offset, lost.bytes);
                 }
                 self.shared.count_quarantined(&reopened.quarantined);
-                self.retry = None;
                 self.shared.file_bytes.store(self.journal.file_bytes(), Ordering::Relaxed);
+                // A full disk has room for a new segment's header long before it has room for records.
+                let wanted = self.group.file_bytes().max(Self::MIN_PROBE_BYTES);
+                if let Err(error) = self.journal.probe(wanted) {
+                    return self.wait_longer(&error);
+                }
+                self.retry = None;
                 self.shared.writable.send_replace(true);
                 self.shared.publish_gauges();
                 tracing::info!("the archive takes records again");
             }
-            Err(error) => {
-                tracing::debug!(%error, "the archive's disk has not come back");
-                if let Some(retry) = &mut self.retry {
-                    retry.at = Instant::now() + self.delay;
-                }
-                self.delay = (self.delay * 2).min(Self::LAST_DELAY);
-            }
+            Err(error) => self.wait_longer(&error),
         }
+    }
+
+    fn wait_longer(&mut self, error: &JournalError) {
+        tracing::debug!(%error, "the archive's disk has not come back");
+        if let Some(retry) = &mut self.retry {
+            retry.at = Instant::now() + self.delay;
+        }
+        self.delay = (self.delay * 2).min(Self::LAST_DELAY);
+        self.shared.publish_gauges();
     }
 }
 
