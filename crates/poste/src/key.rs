@@ -1,6 +1,7 @@
 //! `poste key new|show`: the node key that a gateway is known by.
 
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,8 +47,12 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         _ => node_key::read(&path)?,
     };
     let public = key.public();
-    let listen = up::reachable(gateway.rlpx_listen);
-    let host = gateway.advertise.unwrap_or_else(|| listen.ip().to_string());
+    let listen = gateway.rlpx_listen;
+    let host = gateway.advertise.unwrap_or_else(|| match listen.ip() {
+        // As the gateway says it: also `[::]` takes what comes by IPv4.
+        ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+        ip => ip.to_string(),
+    });
     let mut out = io::stdout().lock();
     writeln!(out, "file     {}", path.display())?;
     writeln!(out, "enode    {}", Enode::new(public, host, listen.port()))?;

@@ -13,6 +13,7 @@ use poste_service::ready::ReadyLine;
 use poste_service::running::ServiceError;
 use poste_service::shutdown::{DrainConfig, Signals};
 use poste_service::{Context, RunningService, listener};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::VERSION;
 
@@ -29,12 +30,27 @@ where
     let http: HttpConfig = config.section()?;
     let drain: DrainConfig = config.section()?;
     logging::init(&log, name)?;
+    raise_open_files();
     // From here on the log is where errors are told: it may be JSON.
     let ended = Box::pin(live(name, &http, &drain, start)).await;
     Ok(ended.unwrap_or_else(|error| {
         tracing::error!(error = crate::explain(&error), "ended by an error");
         ExitCode::FAILURE
     }))
+}
+
+/// Every connection takes a file descriptor, and the soft limit that a process gets is for programs that use
+/// `select`.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let text = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |count| count.to_string());
+    match raised {
+        Ok(()) => tracing::info!(limit = text(limit.maximum), "files that may be open at a time"),
+        Err(error) => {
+            tracing::warn!(limit = text(limit.current), %error, "the limit of open files cannot be raised");
+        }
+    }
 }
 
 async fn live<F>(

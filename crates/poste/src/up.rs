@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use poste_archive::ArchiveConfig;
 use poste_gateway::GatewayConfig;
-use poste_service::config::{Name, Sources};
+use poste_service::config::{Config, Name, Origin, Sources};
 use poste_service::{Context, RunningService};
 
 use crate::{cli, life, settings};
@@ -48,13 +48,27 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     config.check()?;
     let archive: ArchiveConfig = config.section()?;
     let gateway: GatewayConfig = config.section()?;
+    let ignored = elsewhere(&config);
     life::run("poste", &config, async |context, services| {
+        if let Some(origin) = ignored {
+            tracing::warn!(
+                "gateway.archive (from {origin}) is ignored: this process has an archive of its own; use `poste serve \
+                 gateway` for another one"
+            );
+        }
         services.push(poste_archive::start(archive, context.for_service()).await.context("archive")?);
         let gateway = gateway_on(&services[0], gateway, context).await?;
         services.push(gateway);
         Ok(())
     })
     .await
+}
+
+/// Where an archive is named that this process will not use.
+fn elsewhere(config: &Config) -> Option<Origin> {
+    let archive = Name { section: "gateway", key: "archive" };
+    let (.., origin) = config.show().find(|(name, ..)| *name == archive)?;
+    (origin != Origin::Default).then_some(origin)
 }
 
 /// Starts a gateway on an archive of this process. The setting `gateway.archive` is not looked at.

@@ -108,6 +108,57 @@ fn an_archive_tells_its_addresses_is_healthy_and_stops_on_sigterm() {
 }
 
 #[test]
+fn a_stderr_that_takes_nothing_does_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("local://{}/archive", dir.path().display());
+    for format in ["json", "text"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let arguments = [
+            "serve",
+            "archive",
+            "--ephemeral-ports",
+            "--store",
+            &store,
+            "--log-level",
+            "trace",
+            "--log-format",
+            format,
+        ];
+        let child = poste(&arguments).stdout(Stdio::piped()).stderr(full).spawn().unwrap();
+        let mut server = Server { child, ready: serde_json::Value::Null };
+        let mut line = String::new();
+        BufReader::new(server.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        server.ready = serde_json::from_str(&line).expect("a ready line");
+        let health = output(&["health", "--http", server.http()]);
+        assert_eq!(health.status.code(), Some(0), "{health:?}");
+        server.signal("TERM");
+        assert_eq!(server.wait(Duration::from_secs(10)), Some(0), "{format}");
+    }
+}
+
+#[test]
+fn a_server_raises_its_limit_of_open_files_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = format!("local://{}/archive", dir.path().display());
+    let script =
+        "ulimit -S -n 100 && ulimit -H -n 300 && exec \"$0\" serve archive --ephemeral-ports --store \"$1\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_poste"), &store]);
+    command.env_clear();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut server = Server { child, ready: serde_json::Value::Null };
+    let mut line = String::new();
+    BufReader::new(server.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<&str> = files.split_whitespace().filter(|word| word.parse::<u64>().is_ok()).collect();
+    assert_eq!(numbers, ["300", "300"], "{files}");
+    server.signal("TERM");
+    assert_eq!(server.wait(Duration::from_secs(10)), Some(0));
+    assert!(server.log().contains("\"limit\":\"300\""));
+}
+
+#[test]
 fn sigint_drains_too_and_readyz_says_so_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = archive(&dir, &["--drain-delay", "1h"]);
@@ -157,6 +208,20 @@ fn mistakes_are_told_with_the_nearest_name_and_exit_code_2() {
     assert_eq!(unknown_variable.status.code(), Some(2));
     let text = String::from_utf8_lossy(&unknown_variable.stderr).into_owned();
     assert!(text.contains("POSTE_ARCHIVE__STORE"), "{text}");
+
+    for (service, variable, value, told) in [
+        ("archive", "POSTE_ARCHIVE__QUEUE_RECORDS", "0", "queue_records is 0: write 4096 to 1000000"),
+        ("archive", "POSTE_ARCHIVE__GRPC_LISTEN", "0.0.0.0:0", "archive.insecure = true"),
+        ("gateway", "POSTE_GATEWAY__ARCHIVE", "nowhere", "gateway.archive"),
+        ("gateway", "POSTE_GATEWAY__POOL_BYTES", "1MiB", "pool_bytes is 1MiB: write 4MiB or more"),
+    ] {
+        for command in [&["serve", service][..], &["up"], &["config", "check"]] {
+            let outcome = poste(command).env(variable, value).output().unwrap();
+            assert_eq!(outcome.status.code(), Some(2), "{command:?} {outcome:?}");
+            let text = String::from_utf8_lossy(&outcome.stderr).into_owned();
+            assert!(text.contains(told), "{command:?} {text}");
+        }
+    }
 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("poste.toml");
@@ -230,6 +295,37 @@ fn a_post_is_confirmed_and_fetched_by_pages() {
     assert_eq!(server.wait(Duration::from_secs(10)), Some(0), "{}", server.log());
 }
 
+#[test]
+fn a_post_to_nobody_ends_with_a_summary_and_exit_code_1() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let key = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798\
+               483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8";
+    let enode = format!("enode://{key}@{free}");
+    let post = output(&["mail", "post", "--to", &enode, "--topic", "a1b2c3d4", "--json"]);
+    assert_eq!(post.status.code(), Some(1), "{post:?}");
+    let summary = lines(&post.stdout).pop().unwrap();
+    assert_eq!((&summary["event"], &summary["posted"]), (&"summary".into(), &0.into()));
+    assert!(summary["reason"].as_str().is_some_and(|reason| reason.contains(&free.to_string())), "{summary}");
+}
+
+#[test]
+fn up_says_that_it_ignores_another_archive() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = poste(&["up", "--data", dir.path().to_str().unwrap(), "--ephemeral-ports"])
+        .env("POSTE_GATEWAY__ARCHIVE", "http://10.0.0.1:7200")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let mut server = Server { child, ready: serde_json::from_str(&line).unwrap() };
+    server.signal("TERM");
+    assert_eq!(server.wait(Duration::from_secs(10)), Some(0));
+    let log = server.log();
+    assert!(log.contains("gateway.archive (from POSTE_GATEWAY__ARCHIVE) is ignored"), "{log}");
+}
+
 fn lines(stdout: &[u8]) -> Vec<serde_json::Value> {
     let text = std::str::from_utf8(stdout).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -282,6 +378,12 @@ fn a_key_is_made_once_and_shown_without_its_secret() {
     let text = String::from_utf8(shown.stdout).unwrap();
     assert!(text.contains("enode    enode://") && text.contains("@127.0.0.1:30303\n"), "{text}");
     assert!(!text.contains(secret.trim()), "the secret was shown");
+    let everywhere = poste(&["key", "show", "--data", data])
+        .env("POSTE_GATEWAY__RLPX_LISTEN", "[::]:30303")
+        .output()
+        .unwrap();
+    let everywhere = String::from_utf8(everywhere.stdout).unwrap();
+    assert_eq!(everywhere, text, "a gateway says 127.0.0.1 for [::] too");
 
     let again = output(&["key", "new", "--data", data]);
     assert_eq!(again.status.code(), Some(1));

@@ -57,9 +57,15 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         ttl: *matches.get_one("ttl").expect("it has a default"),
         patience: super::duration(matches, "timeout"),
     };
-    let mut session = super::connect(super::enode(matches), &ConnectOptions::quiet()).await?;
-    let confirms = session.best().is_some_and(|(_, peer)| peer.settings.confirmations);
     let mut report = PostReport::new(matches.get_flag("json"), post.count);
+    let mut session = match super::connect(super::enode(matches), &ConnectOptions::quiet()).await {
+        Ok(session) => session,
+        Err(error) => {
+            report.finish(None, began.elapsed().as_secs_f64(), Some(crate::explain(&error)))?;
+            return Err(error);
+        }
+    };
+    let confirms = session.best().is_some_and(|(_, peer)| peer.settings.confirmations);
     let posting = poste_client::post(&mut session, &post, |posted| {
         report.posted(&PostedLine {
             event: "posted",
@@ -68,8 +74,9 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             reason: posted.fault.filter(|_| confirms),
         });
     });
-    let outcome = Box::pin(posting).await;
-    report.finish(confirms, began.elapsed().as_secs_f64())?;
+    let outcome = Box::pin(posting).await.map_err(anyhow::Error::from);
+    let reason = outcome.as_ref().err().map(crate::explain);
+    report.finish(Some(confirms), began.elapsed().as_secs_f64(), reason)?;
     let summary = outcome?;
     let kept = !confirms || summary.confirmed == post.count;
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -188,8 +188,14 @@ impl PostReport {
         }
     }
 
-    /// Prints the summary. `confirms`: whether the node confirms at all.
-    pub(super) fn finish(mut self, confirms: bool, seconds: f64) -> io::Result<()> {
+    /// Prints the summary. `confirms`: whether the node confirms at all, if there was a node. `reason`: why it ended
+    /// early, for programs; people are told on stderr.
+    pub(super) fn finish(
+        mut self,
+        confirms: Option<bool>,
+        seconds: f64,
+        reason: Option<String>,
+    ) -> io::Result<()> {
         self.progress.finish_and_clear();
         let Self { posted, confirmed, .. } = self;
         if self.json {
@@ -200,16 +206,20 @@ impl PostReport {
                 confirmed: usize,
                 confirms: bool,
                 seconds: f64,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                reason: Option<String>,
             }
             self.out.json(&Summary {
                 event: "summary",
                 posted,
                 confirmed,
-                confirms,
+                confirms: confirms.unwrap_or(false),
                 seconds: millis(seconds),
+                reason,
             });
             return self.out.finish();
         }
+        let Some(confirms) = confirms else { return self.out.finish() };
         for (reason, count) in &self.reasons {
             self.out.line(format_args!("{count:>8} not confirmed: {reason}"));
         }
