@@ -34,6 +34,7 @@ use poste_service::running::ServiceError;
 use poste_service::{Addresses, Context, RunningService};
 use poste_wire::{SymKey, password_key};
 use thiserror::Error;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -157,13 +158,23 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
     for enode in static_peers {
         peers.spawn(dialer::run(Arc::clone(&node), enode, stop.clone()));
     }
+    let mut servers = JoinSet::new();
+    servers.spawn(publisher.stopped());
+    servers.spawn(administration.stopped());
     let (token, drain) = (stop.clone(), context.drain);
     let task = tokio::spawn(async move {
-        token.cancelled().await;
+        // A server that ends by itself takes the gateway with it: better restarted than half there.
+        let mut outcome = tokio::select! {
+            () = token.cancelled() => Ok(()),
+            Some(ended) = servers.join_next() => flatten(ended),
+        };
+        token.cancel();
         let deadline = Instant::now() + drain;
         peers.close();
         peers.wait().await;
-        let servers = tokio::join!(publisher.stopped(), administration.stopped());
+        while let Some(ended) = servers.join_next().await {
+            outcome = outcome.and(flatten(ended));
+        }
         mail_stop.cancel();
         if timeout_at(deadline, &mut archiving).await.is_err() {
             let waiting = node.mail.waiting().count;
@@ -173,9 +184,13 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
             );
         }
         info!("the gateway has stopped");
-        servers.0.and(servers.1).map_err(ServiceError::from)
+        outcome.map_err(ServiceError::from)
     });
     Ok(RunningService::new("gateway", addresses, stop, task))
+}
+
+fn flatten(ended: Result<Result<(), ServerError>, JoinError>) -> Result<(), ServerError> {
+    ended.unwrap_or_else(|error| Err(ServerError::Panicked(error.to_string())))
 }
 
 fn static_peers(enodes: &[String]) -> Result<Vec<Enode>, StartError> {
