@@ -27,11 +27,9 @@ use crate::stack::Stack;
 
 const UNAVAILABLE: &str = "archive is not available now, ask again later";
 
-/// What the archive does with a batch.
+/// What the archive does with a batch, other than to answer it.
 #[derive(Debug, Clone)]
 enum Reaction {
-    /// One outcome for each record, the last one for the rest.
-    Outcomes(Vec<AppendOutcome>),
     /// The stream ends without an answer.
     End,
     /// The stream ends with an error.
@@ -51,6 +49,8 @@ struct Strange(Arc<Mutex<Script>>);
 #[derive(Debug, Default)]
 struct Script {
     reactions: VecDeque<Reaction>,
+    /// For the next records, in whatever batches they come.
+    outcomes: VecDeque<AppendOutcome>,
     pages: VecDeque<Result<QueryResponse, Status>>,
     /// How many records have come, those sent again included.
     received: usize,
@@ -79,12 +79,12 @@ impl Strange {
         let mut script = self.0.lock().unwrap();
         let count = batch.records.len();
         script.received += count;
-        let all_stored = Reaction::Outcomes(vec![AppendOutcome::Stored]);
-        Some(Ok(match script.reactions.pop_front().unwrap_or(all_stored) {
-            Reaction::Outcomes(outcomes) => {
-                let rest = std::iter::repeat(outcomes.last().copied().unwrap());
-                ack(batch.batch_id, outcomes.clone().into_iter().chain(rest).take(count))
-            }
+        let Some(reaction) = script.reactions.pop_front() else {
+            let stored = |outcomes: &mut VecDeque<_>| outcomes.pop_front().unwrap_or(AppendOutcome::Stored);
+            let outcomes: Vec<_> = (0..count).map(|_| stored(&mut script.outcomes)).collect();
+            return Some(Ok(ack(batch.batch_id, outcomes)));
+        };
+        Some(Ok(match reaction {
             Reaction::End => return None,
             Reaction::Fail => return Some(Err(Status::internal("script"))),
             Reaction::AnotherBatch => ack(batch.batch_id + 100, vec![AppendOutcome::Stored; count]),
@@ -145,8 +145,8 @@ async fn start(script: Script) -> (Stack, Strange, Running) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_archive_refuses_is_named_in_12() {
     use AppendOutcome::{Duplicate, Refused, Stored};
-    let reactions = [Reaction::Outcomes(vec![Stored, Refused, Duplicate, Refused, Stored])].into();
-    let (stack, _archive, _server) = start(Script { reactions, ..Script::default() }).await;
+    let outcomes = [Stored, Refused, Duplicate, Refused, Stored].into();
+    let (stack, _archive, _server) = start(Script { outcomes, ..Script::default() }).await;
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
     let batch: Vec<_> = (0..5).map(|_| envelope(TOPIC, 10)).collect();
     let hash = peer.post(&batch).await;
@@ -162,25 +162,21 @@ async fn what_the_archive_refuses_is_named_in_12() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_answered_properly_is_sent_again_until_it_is() {
     use AppendOutcome::{Stored, Unavailable, Unspecified};
-    let reactions = [
-        Reaction::End,
-        Reaction::Fail,
-        Reaction::AnotherBatch,
-        Reaction::TooShort,
-        Reaction::OpenedAgain,
-        Reaction::Outcomes(vec![Unavailable]),
-        Reaction::Outcomes(vec![Stored, Unspecified]),
-    ];
-    for reaction in reactions {
-        let script = Script { reactions: [reaction.clone()].into(), ..Script::default() };
+    let reactions =
+        [Reaction::End, Reaction::Fail, Reaction::AnotherBatch, Reaction::TooShort, Reaction::OpenedAgain]
+            .map(|reaction| Script { reactions: [reaction].into(), ..Script::default() });
+    let outcomes = [vec![Unavailable], vec![Stored, Unspecified]]
+        .map(|outcomes| Script { outcomes: outcomes.into(), ..Script::default() });
+    for script in reactions.into_iter().chain(outcomes) {
+        let scripted = format!("{script:?}");
         let (stack, archive, _server) = start(script).await;
         let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
         let batch: Vec<_> = (0..3).map(|_| envelope(TOPIC, 10)).collect();
         peer.post_confirmed(&batch).await;
         let received = archive.0.lock().unwrap().received;
-        assert!(received > batch.len(), "{reaction:?}: {received}");
+        assert!(received > batch.len(), "{scripted}: {received}");
         let info = stack.node_info().await;
-        assert_eq!((info.pending_envelopes, info.pending_bytes), (0, 0), "{reaction:?}");
+        assert_eq!((info.pending_envelopes, info.pending_bytes), (0, 0), "{scripted}");
         stack.end().await;
     }
 }
