@@ -21,7 +21,6 @@ use poste_wire::{Hash, Topic};
 
 use crate::{mail, settings, up};
 
-const TOPIC: Topic = Topic([0xde, 0x30, 0x00, 0x01]);
 const ENVELOPES: usize = 20;
 const ENVELOPE_BYTES: usize = 304;
 /// Less than all, so that B has to follow cursors.
@@ -85,12 +84,15 @@ async fn story(out: &mut impl Write, gateway: &RunningService) -> anyhow::Result
     writeln!(out, "A gateway and an archive run in this process, on real sockets:\n    {enode}")?;
     let enode: Enode = enode.parse()?;
 
-    let posted = post(&enode).await.context("A")?;
+    // Another for every demo: a directory may hold the story of an earlier one.
+    let [a, b, c, d, ..] = ConnectOptions::quiet().key.public().node_id();
+    let topic = Topic([a, b, c, d]);
+    let posted = post(&enode, topic).await.context("A")?;
     writeln!(out, "A connects and posts {} envelopes. Each is confirmed: it is on disk.", posted.len())?;
     nobody_is_connected(gateway).await?;
     writeln!(out, "A leaves. Nobody is connected.")?;
 
-    let (fetched, pages) = fetch(&enode).await.context("B")?;
+    let (fetched, pages) = fetch(&enode, topic).await.context("B")?;
     writeln!(out, "B arrives and asks for the history: {} envelopes in {pages} pages.", fetched.len())?;
     let missing = posted.keys().filter(|hash| !fetched.contains_key(*hash)).count();
     ensure!(missing == 0, "{missing} of {} confirmed envelopes did not come back", posted.len());
@@ -99,9 +101,9 @@ async fn story(out: &mut impl Write, gateway: &RunningService) -> anyhow::Result
     Ok(())
 }
 
-async fn post(enode: &Enode) -> anyhow::Result<Mail> {
+async fn post(enode: &Enode, topic: Topic) -> anyhow::Result<Mail> {
     let mut session = Box::pin(poste_client::connect(enode, &ConnectOptions::quiet())).await?;
-    let post = Post { topic: TOPIC, count: ENVELOPES, size: ENVELOPE_BYTES, ttl: 60, patience: PATIENCE };
+    let post = Post { topic, count: ENVELOPES, size: ENVELOPE_BYTES, ttl: 60, patience: PATIENCE };
     let mut posted = Mail::new();
     let summary = Box::pin(poste_client::post(&mut session, &post, |one| {
         posted.insert(one.envelope.hash(), one.envelope.rlp().to_vec());
@@ -111,13 +113,13 @@ async fn post(enode: &Enode) -> anyhow::Result<Mail> {
     Ok(posted)
 }
 
-async fn fetch(enode: &Enode) -> anyhow::Result<(Mail, usize)> {
+async fn fetch(enode: &Enode, topic: Topic) -> anyhow::Result<(Mail, usize)> {
     let options = ConnectOptions::quiet();
     let password = GatewayConfig::default().mail_password;
     let now = mail::unix_now();
     let fetch = Fetch {
         sealer: mail::sealer(password.expose().to_owned(), &options).await?,
-        topics: vec![TOPIC],
+        topics: vec![topic],
         since: now.saturating_sub(300),
         until: now.saturating_add(60),
         page_size: PAGE,

@@ -8,6 +8,7 @@ use std::panic;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Key, Section};
 use json::JsonLines;
@@ -47,6 +48,17 @@ impl Section for LogConfig {
         Key::new("level", "error, warn, info, debug or trace, also by target: info,poste_gateway=debug"),
         Key::new("format", "auto (text on a terminal, json elsewhere), json or text"),
     ];
+
+    /// A misspelt level would be taken for the name of a target, and silence everything else.
+    fn validate(&self) -> Result<(), String> {
+        let alone = self.level.split(',').map(str::trim).filter(|directive| !directive.contains('='));
+        for level in alone {
+            if level.parse::<LevelFilter>().is_err() {
+                return Err(format!("level: {level:?} is not error, warn, info, debug, trace or off"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Starts logging for this process, and logs panics too. `service` stands in every JSON line. The variable
@@ -99,4 +111,20 @@ pub enum LogError {
     /// This process already has a logger.
     #[error("logging was started twice")]
     Twice,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        let check = |level: &str| LogConfig { level: level.to_owned(), ..LogConfig::default() }.validate();
+        for level in ["info", "TRACE", "off", "info,poste_gateway=debug", "poste_gateway=debug, warn"] {
+            assert_eq!(check(level), Ok(()), "{level}");
+        }
+        for level in ["nonsense", "info,poste_gateway", "inof"] {
+            assert!(check(level).unwrap_err().contains("is not error"), "{level}");
+        }
+    }
 }
