@@ -6,7 +6,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use poste_archive::record::Space;
-use poste_archive::store::{ArchiveStore, Direction, Filter, NewRecord, Query};
+use poste_archive::store::{ArchiveStore, Direction, Filter, Lane, NewRecord, Query};
 use poste_archive::{LocalOptions, LocalStore};
 use poste_service::Clock;
 use poste_wire::{Bloom, Envelope, Topic};
@@ -68,7 +68,11 @@ fn benchmark(criterion: &mut Criterion) {
                     next += size;
                     batch(next - size, size)
                 },
-                |records| runtime.block_on(async { store.append(records).await.expect("it is open").await }),
+                |records| {
+                    runtime.block_on(async {
+                        store.append(records, Lane::Live).await.expect("it is open").await
+                    })
+                },
                 criterion::BatchSize::PerIteration,
             );
         });
@@ -78,7 +82,7 @@ fn benchmark(criterion: &mut Criterion) {
     while next < STORED {
         let records = batch(next, 4000);
         next += 4000;
-        runtime.block_on(async { store.append(records).await.expect("it is open").await });
+        runtime.block_on(async { store.append(records, Lane::Live).await.expect("it is open").await });
     }
     let mut group = criterion.benchmark_group("walk");
     group.sample_size(10);

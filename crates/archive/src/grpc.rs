@@ -16,6 +16,7 @@ use std::sync::Arc;
 use futures::Stream;
 use poste_rpc::archive::v1;
 use poste_rpc::archive::v1::archive_service_server::ArchiveService;
+use poste_service::Clock;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -27,13 +28,19 @@ use crate::store::ArchiveStore;
 pub(crate) struct ArchiveGrpc {
     store: Arc<dyn ArchiveStore>,
     metrics: RpcMetrics,
+    clock: Clock,
     /// When it is cancelled, streams finish what they have and end.
     stop: CancellationToken,
 }
 
 impl ArchiveGrpc {
-    pub(crate) fn new(store: Arc<dyn ArchiveStore>, metrics: RpcMetrics, stop: CancellationToken) -> Self {
-        Self { store, metrics, stop }
+    pub(crate) fn new(
+        store: Arc<dyn ArchiveStore>,
+        metrics: RpcMetrics,
+        clock: Clock,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { store, metrics, clock, stop }
     }
 }
 

@@ -31,8 +31,9 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::metrics::StoreMetrics;
 use crate::record::{Derived, Record, Space};
 use crate::store::{
-    ArchiveStore, NewRecord, Outcome, Page, Pending, Query, StoreError, StoreId, StoreStats, TailPage,
-    TailQuery,
+    ArchiveStore, Connection, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query, Retention, Retired,
+    StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification, Writable, WriterId, WriterStatus,
+    Writers,
 };
 use index::Index;
 use meta::Meta;
@@ -96,7 +97,8 @@ struct Shared {
     index: RwLock<Index>,
     reader: Reader,
     head: watch::Sender<u64>,
-    writable: watch::Sender<bool>,
+    writable: watch::Sender<Writable>,
+    writers: Mutex<Writers>,
     file_bytes: AtomicU64,
     quarantined: AtomicU64,
     quarantined_bytes: AtomicU64,
@@ -142,13 +144,14 @@ impl LocalStore {
             "opened the archive's store"
         );
         let next_seq = next_seq(replay.index.head, &recovery, journal.open_segment());
-        let (head, writable) = (watch::Sender::new(replay.index.head), watch::Sender::new(true));
+        let (head, writable) = (watch::Sender::new(replay.index.head), watch::Sender::new(Writable::Yes));
         let shared = Arc::new(Shared {
             store_id,
             index: RwLock::new(replay.index),
             reader: journal.reader(),
             head,
             writable,
+            writers: Mutex::default(),
             file_bytes: AtomicU64::new(journal.file_bytes()),
             quarantined: AtomicU64::new(replay.undecodable),
             quarantined_bytes: AtomicU64::new(replay.undecodable_bytes),
@@ -209,7 +212,7 @@ impl ArchiveStore for LocalStore {
         self.shared.store_id
     }
 
-    async fn append(&self, batch: Vec<NewRecord>) -> Result<Pending, StoreError> {
+    async fn append(&self, batch: Vec<NewRecord>, _lane: Lane) -> Result<Pending, StoreError> {
         let bytes: usize = batch.iter().map(|record| record.body.len()).sum();
         if batch.len() > self.limits.0 || bytes > self.limits.1 {
             return Err(StoreError::Invalid(format!(
@@ -250,7 +253,7 @@ impl ArchiveStore for LocalStore {
         self.blocking(move |shared| {
             let selection = |index: &Index| index.select(&query);
             let (Selection { next, .. }, records) = shared.read(query.space, selection, |s| &s.chosen)?;
-            Ok(Page { records, next })
+            Ok(Page { records, next, ..Page::default() })
         })
         .await
     }
@@ -268,7 +271,11 @@ impl ArchiveStore for LocalStore {
         self.shared.head.subscribe()
     }
 
-    fn writable(&self) -> watch::Receiver<bool> {
+    fn retired_seq(&self) -> u64 {
+        0
+    }
+
+    fn writable(&self) -> watch::Receiver<Writable> {
         self.shared.writable.subscribe()
     }
 
@@ -304,10 +311,57 @@ impl ArchiveStore for LocalStore {
                 file_bytes: shared.file_bytes.load(Ordering::Relaxed),
                 quarantined: shared.quarantined.load(Ordering::Relaxed),
                 quarantined_bytes: shared.quarantined_bytes.load(Ordering::Relaxed),
-                writable: *shared.writable.borrow(),
+                writable: Some(shared.writable.borrow().clone()),
+                ..StoreStats::default()
             })
         })
         .await
+    }
+
+    async fn writer_connected(&self, writer: &WriterId, at_ns: i64) -> Result<Connection, StoreError> {
+        self.shared.writers.lock().connected(writer, at_ns)
+    }
+
+    async fn writer_reports(
+        &self,
+        writer: &WriterId,
+        connection: Connection,
+        held_back_ns: Option<i64>,
+    ) -> Result<(), StoreError> {
+        self.shared.writers.lock().reports(writer, connection, held_back_ns, i64::MAX);
+        Ok(())
+    }
+
+    async fn writer_left(
+        &self,
+        writer: &WriterId,
+        connection: Connection,
+        goodbye: bool,
+    ) -> Result<(), StoreError> {
+        self.shared.writers.lock().left(writer, connection, goodbye);
+        Ok(())
+    }
+
+    async fn forget_writer(&self, writer: &WriterId) -> Result<bool, StoreError> {
+        Ok(self.shared.writers.lock().forget(writer))
+    }
+
+    async fn writers(&self) -> Result<Vec<WriterStatus>, StoreError> {
+        Ok(self.shared.writers.lock().all())
+    }
+
+    async fn retire(&self, _space: Space, _floor_ns: i64) -> Result<Retired, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn would_retire(&self, _space: Space, _floor_ns: i64) -> Result<Retired, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn set_retention(&self, _retention: Retention) {}
+
+    async fn verify(&self, _progress: ProgressFn) -> Result<Verification, StoreError> {
+        Err(StoreError::Closed)
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -392,7 +446,7 @@ impl Shared {
         self.metrics.file_bytes.set(count(&self.file_bytes));
         self.metrics.quarantined_places.set(count(&self.quarantined));
         self.metrics.quarantined_bytes.set(count(&self.quarantined_bytes));
-        self.metrics.writable.set(i64::from(*self.writable.borrow()));
+        self.metrics.writable.set(i64::from(self.writable.borrow().is_yes()));
     }
 }
 

@@ -77,6 +77,8 @@ impl StoreMetrics {
                 Outcome::Duplicate => "duplicate",
                 Outcome::Refused(_) => "refused",
                 Outcome::Unavailable(_) => "unavailable",
+                Outcome::NotKept => "not_kept",
+                Outcome::OverQuota(_) => "over_quota",
             };
             self.appended.get_or_create(&OutcomeLabel { outcome }).inc();
         }

@@ -144,6 +144,9 @@ pub enum Refusal {
     /// The creation time would be before 1970.
     #[error("the envelope's ttl is larger than its expiry")]
     TimeWraps,
+    /// Retention has taken away what is as old.
+    #[error("it is older than what this archive keeps")]
+    BelowFloor,
 }
 
 #[cfg(test)]

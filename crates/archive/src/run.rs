@@ -14,7 +14,7 @@ use crate::config::{ArchiveConfig, StoreUrl};
 use crate::grpc::ArchiveGrpc;
 use crate::local::{LocalOptions, LocalStore};
 use crate::metrics::{RpcMetrics, StoreMetrics};
-use crate::store::{ArchiveStore, StoreError};
+use crate::store::{ArchiveStore, StoreError, Writable};
 
 const NAME: &str = "archive";
 
@@ -65,14 +65,14 @@ pub async fn start_with_store(
     let listener =
         listener::bind_internal("archive.grpc_listen", config.grpc_listen, config.insecure).await?;
     let metrics = RpcMetrics::register(&context.metrics.scope(NAME));
-    let service = ArchiveGrpc::new(Arc::clone(&store), metrics, context.stop.clone());
+    let service = ArchiveGrpc::new(Arc::clone(&store), metrics, context.clock.clone(), context.stop.clone());
     let server = Server::new(context.drain)
         .with(poste_rpc::archive::server(service))
         .start(listener, context.stop.clone())
         .await?;
     let addresses = Addresses { grpc: Some(server.local_address()), ..Addresses::default() };
     let writable = store.writable();
-    show_writable(&check, *writable.borrow());
+    show_writable(&check, &writable.borrow());
     let stop = context.stop.clone();
     let task = tokio::spawn(async move {
         let mut serving = pin!(server.stopped());
@@ -89,11 +89,11 @@ pub async fn start_with_store(
     Ok(RunningService::new(NAME, addresses, context.stop, task))
 }
 
-async fn watch_writable(check: &Check, mut writable: watch::Receiver<bool>, stop: &CancellationToken) {
+async fn watch_writable(check: &Check, mut writable: watch::Receiver<Writable>, stop: &CancellationToken) {
     loop {
         tokio::select! {
             changed = writable.changed() => match changed {
-                Ok(()) => show_writable(check, *writable.borrow_and_update()),
+                Ok(()) => show_writable(check, &writable.borrow_and_update()),
                 Err(_) => return,
             },
             () = stop.cancelled() => return,
@@ -101,10 +101,9 @@ async fn watch_writable(check: &Check, mut writable: watch::Receiver<bool>, stop
     }
 }
 
-fn show_writable(check: &Check, writable: bool) {
-    if writable {
-        check.ready();
-    } else {
-        check.not_ready("the store takes no records: see the log for what its disk said");
+fn show_writable(check: &Check, writable: &Writable) {
+    match writable {
+        Writable::Yes => check.ready(),
+        Writable::No(reason) => check.not_ready(format!("the store takes no records: {reason}")),
     }
 }

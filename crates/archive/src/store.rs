@@ -7,12 +7,14 @@ pub(crate) mod conformance;
 mod dropping;
 mod error;
 mod memory;
+mod writers;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use poste_wire::{Bloom, Hash, Topic};
@@ -24,6 +26,7 @@ use crate::record::{Position, Record, Refusal, Space};
 pub use dropping::DroppingStore;
 pub use error::{ErrorKind, StoreError};
 pub use memory::MemoryStore;
+pub use writers::{Connection, WriterId, WriterStatus, Writers};
 
 /// What keeps the records. Every implementation passes one conformance suite, a model test against an
 /// ordered map.
@@ -34,11 +37,12 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
 
     /// Hands over a batch and returns once there is room for it; the [`Pending`] then ends when every record
     /// is durable and answerable, or refused. Batches of one caller are stored in the order of the calls.
+    /// What is imported is kept apart from what arrives, so that old history does not sit between new.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when the store is closed, [`ErrorKind::Invalid`] when the batch is larger
     /// than the store's whole queue.
-    async fn append(&self, batch: Vec<NewRecord>) -> Result<Pending, StoreError>;
+    async fn append(&self, batch: Vec<NewRecord>, lane: Lane) -> Result<Pending, StoreError>;
 
     /// One page of history. There is no state between pages.
     ///
@@ -55,8 +59,12 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// The seq of the newest answerable record, as it grows; 0 in an empty store.
     fn head(&self) -> watch::Receiver<u64>;
 
+    /// The highest seq of a record that is gone for good by retention; a reader in order of arrival that
+    /// stands below it has missed something. 0 when nothing was ever retired.
+    fn retired_seq(&self) -> u64;
+
     /// Whether the store takes records, as it changes.
-    fn writable(&self) -> watch::Receiver<bool>;
+    fn writable(&self) -> watch::Receiver<Writable>;
 
     /// For each id the record, if it is stored; with an empty body unless asked for.
     ///
@@ -75,12 +83,158 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::Unavailable`] when the store cannot tell now.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
 
+    /// A writer has connected, at this time (nanoseconds since 1970). From now on, and durably, it is one that
+    /// may hold records back: until it reports otherwise, or says goodbye, or is forgotten.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when that cannot be made durable,
+    /// [`ErrorKind::Invalid`] when too many writers are known.
+    async fn writer_connected(&self, writer: &WriterId, at_ns: i64) -> Result<Connection, StoreError>;
+
+    /// A connected writer tells the creation time of the oldest record that it has held back for long, or
+    /// that there is none. What an older connection of the same writer says is not heard.
+    ///
+    /// # Errors
+    /// As [`ArchiveStore::writer_connected`].
+    async fn writer_reports(
+        &self,
+        writer: &WriterId,
+        connection: Connection,
+        held_back_ns: Option<i64>,
+    ) -> Result<(), StoreError>;
+
+    /// A connection of a writer has ended: with a goodbye, when the writer holds nothing back; or without.
+    ///
+    /// # Errors
+    /// As [`ArchiveStore::writer_connected`].
+    async fn writer_left(
+        &self,
+        writer: &WriterId,
+        connection: Connection,
+        goodbye: bool,
+    ) -> Result<(), StoreError>;
+
+    /// Waits no longer for a writer that is away. False when it is not known, or connected.
+    ///
+    /// # Errors
+    /// As [`ArchiveStore::writer_connected`].
+    async fn forget_writer(&self, writer: &WriterId) -> Result<bool, StoreError>;
+
+    /// Every writer that may hold something back, sorted by id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the store cannot tell now.
+    async fn writers(&self) -> Result<Vec<WriterStatus>, StoreError>;
+
+    /// Raises the floor of a space to this creation time (nanoseconds since 1970): what is older is no longer
+    /// answered, from before this returns, and its place on disk is given back as far as it can be. A floor
+    /// never sinks (J7).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when the new floor cannot be made durable.
+    async fn retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError>;
+
+    /// What [`ArchiveStore::retire`] would do, without doing it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the store cannot tell now.
+    async fn would_retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError>;
+
+    /// Sets how long records are kept; the store sees to it by itself from now on, at once and then every
+    /// minute.
+    fn set_retention(&self, retention: Retention);
+
+    /// Reads everything that is stored and compares it with its checksums and with the index. What turns out
+    /// damaged goes to quarantine. `progress` is called now and then; false from it ends the verification.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the disk does not answer or another verification is running.
+    async fn verify(&self, progress: ProgressFn) -> Result<Verification, StoreError>;
+
     /// Finishes what was handed over, makes it durable and gives the store's files back.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when the last of it could not be made durable; it
     /// was not acknowledged then.
     async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// What is told while a long job goes on; false ends the job.
+pub type ProgressFn = Arc<dyn Fn(Progress) -> bool + Send + Sync>;
+
+/// How far a long job is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are done.
+    pub done_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// Which way records come into a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// As they arrive.
+    Live,
+    /// History of another archive.
+    Imported,
+}
+
+/// Whether a store takes records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writable {
+    /// It does.
+    Yes,
+    /// It does not, and why, for people.
+    No(String),
+}
+
+impl Writable {
+    /// Whether it does.
+    #[must_use]
+    pub fn is_yes(&self) -> bool {
+        matches!(self, Self::Yes)
+    }
+}
+
+/// How long records are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Records with an older creation time are retired.
+    pub max_age: Option<Duration>,
+    /// The oldest records are retired while the store's files are larger than this many bytes.
+    pub max_bytes: Option<u64>,
+    /// But for the sake of `max_bytes` no record younger than this is retired: then the store refuses new
+    /// ones instead, so that nobody can flush other people's history (J7).
+    pub min_age: Duration,
+}
+
+/// What a retention took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retired {
+    /// The floor of the space now, nanoseconds since 1970.
+    pub floor_ns: Option<i64>,
+    /// Records that are gone from disk.
+    pub records: u64,
+    /// Bytes given back.
+    pub bytes: u64,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Records that were read and are what the index says.
+    pub records: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Damaged places that were not known before; they are in quarantine now.
+    pub quarantined: u64,
+    /// Index files that did not agree with their segment; they are made anew.
+    pub indexes_rebuilt: u64,
+    /// False when it was ended before its end.
+    pub complete: bool,
+    /// Each finding in words, at most 1,000.
+    pub findings: Vec<String>,
 }
 
 /// Identity of a store: 16 random bytes.
@@ -117,6 +271,10 @@ pub enum Outcome {
     Duplicate,
     /// Not a record: sending it again does not help.
     Refused(Refusal),
+    /// Of a topic that this archive does not keep: not stored, and nothing is wrong.
+    NotKept,
+    /// Its writer has used up what it may store of records of that size for now.
+    OverQuota(String),
     /// The store cannot take it now: send it again later. The text is for people.
     Unavailable(String),
 }
@@ -200,6 +358,13 @@ pub struct Page {
     pub records: Vec<Record>,
     /// The cursor of the next page; absent at the end of the range.
     pub next: Option<Position>,
+    /// No known writer holds back a record that is older than this creation time, nanoseconds since 1970;
+    /// absent when nothing is held back. Records from here on may still come.
+    pub complete_until_ns: Option<i64>,
+    /// No record of this creation time or later was retired, nanoseconds since 1970; absent when none ever was.
+    pub floor_ns: Option<i64>,
+    /// Damaged places in what was searched for this page: each may be a gap.
+    pub quarantined: u64,
 }
 
 /// A question for records in order of arrival.
@@ -242,8 +407,15 @@ pub struct StoreStats {
     pub quarantined: u64,
     /// Bytes in them.
     pub quarantined_bytes: u64,
+    /// How many segment files there are.
+    pub segments: u64,
     /// Whether the store takes records.
-    pub writable: bool,
+    pub writable: Option<Writable>,
+    /// How far an index that is being made anew is; absent when none is. Until then answers are not complete
+    /// and say so, and no records are taken.
+    pub indexing: Option<Progress>,
+    /// How long records are kept.
+    pub retention: Retention,
 }
 
 /// What one space holds.
@@ -251,7 +423,7 @@ pub struct StoreStats {
 pub struct SpaceStats {
     /// Which.
     pub space: Space,
-    /// How many records.
+    /// How many records; some may be below the floor and wait for their file to be removed.
     pub records: u64,
     /// Sum of the bodies, bytes.
     pub bytes: u64,
@@ -261,4 +433,6 @@ pub struct SpaceStats {
     pub oldest_ns: Option<i64>,
     /// Creation time of the newest record, nanoseconds.
     pub newest_ns: Option<i64>,
+    /// No record of this creation time or later was retired, nanoseconds; absent when none ever was.
+    pub floor_ns: Option<i64>,
 }

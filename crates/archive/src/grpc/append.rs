@@ -1,5 +1,5 @@
 //! `Append`: batches come in, acknowledgements go out as groups become durable. Many batches may be in
-//! flight on one stream.
+//! flight on one stream. The writer behind it is known from `open` until its goodbye.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use futures::{FutureExt, Stream, future::BoxFuture};
 use poste_rpc::archive::v1;
 use poste_rpc::archive::v1::append_request::Kind as Request;
 use poste_rpc::archive::v1::append_response::Kind as Response;
+use poste_service::Clock;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{ArchiveGrpc, convert, stopping};
 use crate::metrics::{Guard, hold};
 use crate::record::{Refusal, Space};
-use crate::store::{ArchiveStore, NewRecord, Outcome};
+use crate::store::{ArchiveStore, Connection, Lane, NewRecord, Outcome, WriterId};
 
-const MAX_WRITER_ID_BYTES: usize = 128;
 const MAX_BATCH_RECORDS: usize = 4096;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Batches of one stream that wait for the disk; the next ones stay in the connection's window.
@@ -25,6 +25,7 @@ const MAX_BATCHES_IN_FLIGHT: usize = 64;
 /// One writer's stream.
 pub(super) struct Append {
     store: Arc<dyn ArchiveStore>,
+    writer: ConnectedWriter,
     requests: Streaming<v1::AppendRequest>,
     stop: CancellationToken,
     /// The answer to `open`, until it is sent.
@@ -45,14 +46,12 @@ impl Append {
         let Some(Request::Open(v1::AppendOpen { writer_id })) = first else {
             return Err(Status::invalid_argument("the first message of an append stream is `open`"));
         };
-        if !(1..=MAX_WRITER_ID_BYTES).contains(&writer_id.len()) {
-            return Err(Status::invalid_argument(format!(
-                "a writer_id has 1 to {MAX_WRITER_ID_BYTES} bytes"
-            )));
-        }
+        let id: WriterId = writer_id.parse().map_err(|error| convert::status(&error))?;
+        let writer = ConnectedWriter::new(Arc::clone(&service.store), id, unix_nanos(&service.clock)).await?;
         let store_id = convert::store_id_bytes(service.store.store_id());
         Ok(Self {
             store: Arc::clone(&service.store),
+            writer,
             requests,
             stop: service.stop.clone(),
             opened: Some(v1::AppendOpened { store_id }),
@@ -75,10 +74,14 @@ impl Append {
         }
         loop {
             if self.in_flight.is_empty()
-                && let Some(end) = &mut self.end
+                && let Some(end) = self.end.take()
             {
+                self.end = Some(Ok(()));
                 // An error is told once, then the stream is over.
-                return std::mem::replace(end, Ok(())).err().map(Err);
+                return match end {
+                    Ok(()) => self.writer.leave().await.err().map(Err),
+                    Err(status) => Some(Err(status)),
+                };
             }
             let takes_more = self.end.is_none() && self.in_flight.len() < MAX_BATCHES_IN_FLIGHT;
             tokio::select! {
@@ -105,7 +108,17 @@ impl Append {
         let batch = match request {
             Ok(None) => return Err(Ok(())),
             Ok(Some(request)) => match request.kind {
+                Some(Request::Batch(_)) if self.writer.goodbye => {
+                    return Err(Err(Status::invalid_argument("a batch after the goodbye")));
+                }
                 Some(Request::Batch(batch)) => batch,
+                Some(Request::HeldBack(held_back)) => {
+                    return self.writer.report(held_back.oldest_ns).await.map_err(Err);
+                }
+                Some(Request::Goodbye(_)) => {
+                    self.writer.goodbye = true;
+                    return Ok(());
+                }
                 Some(Request::Open(_)) => return Err(Err(Status::invalid_argument("`open` came twice"))),
                 None => return Err(Err(Status::invalid_argument("a message without a kind"))),
             },
@@ -129,7 +142,8 @@ impl Append {
                 Err(refusal) => refusals.push(Some(refusal)),
             }
         }
-        let pending = self.store.append(known).await.map_err(|error| Err(convert::status(&error)))?;
+        let pending =
+            self.store.append(known, Lane::Live).await.map_err(|error| Err(convert::status(&error)))?;
         let batch_id = batch.batch_id;
         let ack = async move {
             let mut outcomes = pending.await.into_iter();
@@ -147,12 +161,65 @@ impl Append {
     }
 }
 
+/// The writer behind a stream. However the stream ends, the store learns that it did.
+struct ConnectedWriter {
+    store: Arc<dyn ArchiveStore>,
+    id: WriterId,
+    connection: Connection,
+    /// It has said that it holds nothing back and goes away.
+    goodbye: bool,
+    left: bool,
+}
+
+impl ConnectedWriter {
+    async fn new(store: Arc<dyn ArchiveStore>, id: WriterId, at_ns: i64) -> Result<Self, Status> {
+        let connection = store.writer_connected(&id, at_ns).await.map_err(|error| convert::status(&error))?;
+        Ok(Self { store, id, connection, goodbye: false, left: false })
+    }
+
+    async fn report(&self, held_back_ns: Option<i64>) -> Result<(), Status> {
+        let reported = self.store.writer_reports(&self.id, self.connection, held_back_ns).await;
+        reported.map_err(|error| convert::status(&error))
+    }
+
+    /// The end of the stream, once everything is acknowledged. With a goodbye it is durable when this returns.
+    async fn leave(&mut self) -> Result<(), Status> {
+        if std::mem::replace(&mut self.left, true) {
+            return Ok(());
+        }
+        let left = self.store.writer_left(&self.id, self.connection, self.goodbye).await;
+        left.map_err(|error| convert::status(&error))
+    }
+}
+
+impl Drop for ConnectedWriter {
+    fn drop(&mut self) {
+        if self.left {
+            return;
+        }
+        // The connection broke, or the process stops: whatever the writer still has is held back.
+        let (store, id, connection) = (Arc::clone(&self.store), self.id.clone(), self.connection);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // Without a goodbye nothing has to be durable, so nothing can fail.
+                let _ = store.writer_left(&id, connection, false).await;
+            });
+        }
+    }
+}
+
+fn unix_nanos(clock: &Clock) -> i64 {
+    i64::try_from(clock.now().as_nanos()).unwrap_or(i64::MAX)
+}
+
 fn result_message(outcome: Outcome) -> v1::AppendResult {
     let (outcome, reason) = match outcome {
         Outcome::Stored => (v1::AppendOutcome::Stored, String::new()),
         Outcome::Duplicate => (v1::AppendOutcome::Duplicate, String::new()),
         Outcome::Refused(refusal) => (v1::AppendOutcome::Refused, refusal.to_string()),
         Outcome::Unavailable(reason) => (v1::AppendOutcome::Unavailable, reason),
+        Outcome::NotKept => (v1::AppendOutcome::NotKept, String::new()),
+        Outcome::OverQuota(reason) => (v1::AppendOutcome::OverQuota, reason),
     };
     v1::AppendResult { outcome: outcome.into(), reason }
 }

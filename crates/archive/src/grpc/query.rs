@@ -8,7 +8,7 @@ use poste_wire::Bloom;
 use tonic::Status;
 
 use super::{ArchiveGrpc, convert};
-use crate::store::{Direction, Filter, Page, Query};
+use crate::store::{Direction, Filter, Query};
 
 const MAX_RECORDS: usize = 1000;
 const DEFAULT_BYTES: usize = 2 * 1024 * 1024;
@@ -23,13 +23,16 @@ pub(super) async fn answer(
 ) -> Result<v1::QueryResponse, Status> {
     let query = query(&request)?;
     let begun = Instant::now();
-    let Page { records, next } = service.store.page(query).await.map_err(|error| convert::status(&error))?;
+    let page = service.store.page(query).await.map_err(|error| convert::status(&error))?;
     service.metrics.query_seconds.observe(begun.elapsed().as_secs_f64());
-    service.metrics.query_records.inc_by(records.len() as u64);
+    service.metrics.query_records.inc_by(page.records.len() as u64);
     Ok(v1::QueryResponse {
-        records: records.into_iter().map(convert::record_message).collect(),
-        next: next.map(convert::position_message),
+        records: page.records.into_iter().map(convert::record_message).collect(),
+        next: page.next.map(convert::position_message),
         store_id: convert::store_id_bytes(service.store.store_id()),
+        complete_until_ns: page.complete_until_ns,
+        floor_ns: page.floor_ns,
+        quarantined: page.quarantined,
     })
 }
 

@@ -120,7 +120,10 @@ impl Tail {
         } else {
             (Wanted::no_topics(), head_seq)
         };
-        let opened = v1::TailOpened { head: Some(token(store.store_id(), head_seq)) };
+        let opened = v1::TailOpened {
+            head: Some(token(store.store_id(), head_seq)),
+            retired: Some(token(store.store_id(), store.retired_seq())),
+        };
         Ok(Self {
             space: convert::space(&open.space)?,
             store,

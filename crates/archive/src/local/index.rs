@@ -180,6 +180,7 @@ impl SpaceIndex {
             topics: self.topics.iter().filter(|topic| topic.order.len() > 0).count() as u64,
             oldest_ns: ends.map(|(first, _)| time(first)),
             newest_ns: ends.map(|(_, last)| time(last)),
+            floor_ns: None,
         }
     }
 }

@@ -69,7 +69,7 @@ async fn a_restart_answers_the_same() {
     }
     let stats = store.stats().await.unwrap();
     store.close().await.unwrap();
-    let closed_stats = StoreStats { writable: true, ..stats };
+    let closed_stats = StoreStats { writable: Some(Writable::Yes), ..stats };
     drop(store);
     let store = LocalStore::open(LocalOptions::new(dir.path(), Clock::system())).unwrap();
     for (query, before) in queries.iter().zip(&before) {
@@ -114,7 +114,7 @@ async fn power_cuts(seed: u64, disk: &FaultyDisk, odds: Odds) -> usize {
             let count = random.random_range(1..30);
             let batch = records(number..number + count);
             number += count;
-            pending.push((batch.clone(), store.append(batch).await.unwrap()));
+            pending.push((batch.clone(), store.append(batch, Lane::Live).await.unwrap()));
             if random.random_range(0..3) == 0 {
                 let (batch, outcomes) = pending.remove(0);
                 keep(&mut acknowledged, &batch, &outcomes.await);
@@ -199,11 +199,11 @@ async fn a_full_disk_is_refused_and_recovered_from_without_a_restart() {
         [reason.clone(), reason.clone(), reason],
         "nothing is promised in a group that failed"
     );
-    writable.wait_for(|writable| !writable).await.unwrap();
-    assert!(!store.stats().await.unwrap().writable);
+    writable.wait_for(|writable| !writable.is_yes()).await.unwrap();
+    assert!(matches!(store.stats().await.unwrap().writable, Some(Writable::No(_))));
     assert_eq!(walk(&store, everything()).await.len(), 1, "what is there is answered meanwhile");
     disk.set_capacity(None);
-    writable.wait_for(|writable| *writable).await.unwrap();
+    writable.wait_for(Writable::is_yes).await.unwrap();
     assert_eq!(append(&store, vec![record(1), record(0)]).await, [Outcome::Stored, Outcome::Duplicate]);
     assert_eq!(*store.head().borrow(), 2, "a group that was refused takes no seq");
     store.close().await.unwrap();
@@ -223,7 +223,7 @@ async fn a_disk_with_room_for_little_is_not_ready_and_does_not_flap() {
     disk.set_capacity(Some(10_000));
     let refused = append(&store, records(1..200)).await;
     assert!(matches!(refused[0], Outcome::Unavailable(_)), "{:?}", refused[0]);
-    writable.wait_for(|writable| !writable).await.unwrap();
+    writable.wait_for(|writable| !writable.is_yes()).await.unwrap();
     let syncs = disk.syncs();
     let attempts = async {
         // Each attempt syncs the segment that it leaves and the header of the next one.
@@ -236,7 +236,7 @@ async fn a_disk_with_room_for_little_is_not_ready_and_does_not_flap() {
         () = attempts => {}
     }
     disk.set_capacity(None);
-    writable.wait_for(|writable| *writable).await.unwrap();
+    writable.wait_for(Writable::is_yes).await.unwrap();
     assert!(append(&store, records(1..200)).await.iter().all(|outcome| *outcome == Outcome::Stored));
 }
 
@@ -251,7 +251,7 @@ async fn j2_nothing_is_acknowledged_while_the_disk_is_broken() {
     }
     assert_eq!(walk(&store, everything()).await.len(), 10, "J1: nothing of it is visible");
     disk.set_odds(Odds::default());
-    store.writable().wait_for(|writable| *writable).await.unwrap();
+    store.writable().wait_for(Writable::is_yes).await.unwrap();
     assert_eq!(append(&store, records(10..11)).await, [Outcome::Stored]);
 }
 
@@ -334,11 +334,11 @@ async fn files_that_are_not_of_this_store_are_refused() {
 async fn a_batch_larger_than_the_queue_is_refused_and_smaller_ones_wait() {
     let disk = FaultyDisk::new(7);
     let store = LocalStore::open(LocalOptions { queue_records: 10, ..on_disk(&disk) }).unwrap();
-    let error = store.append(records(0..11)).await.unwrap_err();
+    let error = store.append(records(0..11), Lane::Live).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let mut pending = Vec::new();
     for first in (0..200).step_by(10) {
-        pending.push(store.append(records(first..first + 10)).await.unwrap());
+        pending.push(store.append(records(first..first + 10), Lane::Live).await.unwrap());
     }
     for pending in pending {
         assert!(pending.await.iter().all(|outcome| *outcome == Outcome::Stored));

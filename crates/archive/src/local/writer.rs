@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{Shared, frame};
 use crate::record::{Derived, Space};
-use crate::store::Outcome;
+use crate::store::{Outcome, Writable};
 
 /// A batch on its way to the disk.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ impl Writer {
         tracing::error!(%error, "the archive takes no records until its disk has come back");
         self.retry = Some(Retry { at: Instant::now() + self.delay, reason });
         self.delay = (self.delay * 2).min(Self::LAST_DELAY);
-        self.shared.writable.send_replace(false);
+        self.shared.writable.send_replace(Writable::No(reason.to_owned()));
         self.shared.publish_gauges();
         reason
     }
@@ -217,7 +217,7 @@ impl Writer {
                     return self.wait_longer(&error);
                 }
                 self.retry = None;
-                self.shared.writable.send_replace(true);
+                self.shared.writable.send_replace(Writable::Yes);
                 self.shared.publish_gauges();
                 tracing::info!("the archive takes records again");
             }
@@ -250,7 +250,7 @@ struct SetUnwritable(Arc<Shared>);
 
 impl Drop for SetUnwritable {
     fn drop(&mut self) {
-        self.0.writable.send_replace(false);
+        self.0.writable.send_replace(Writable::No("the archive was stopped".to_owned()));
         self.0.publish_gauges();
     }
 }

@@ -9,7 +9,9 @@ use poste_wire::{Bloom, Envelope, Hash, Topic};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::{ArchiveStore, Direction, ErrorKind, Filter, NewRecord, Outcome, Page, Query, TailQuery};
+use super::{
+    ArchiveStore, Direction, ErrorKind, Filter, Lane, NewRecord, Outcome, Page, Query, TailQuery, Writable,
+};
 use crate::record::{Position, Record, Space};
 
 macro_rules! suite {
@@ -68,7 +70,7 @@ pub(crate) fn everything() -> Query {
 }
 
 pub(crate) async fn append(store: &dyn ArchiveStore, batch: Vec<NewRecord>) -> Vec<Outcome> {
-    store.append(batch).await.expect("the store is open").await
+    store.append(batch, Lane::Live).await.expect("the store is open").await
 }
 
 /// All records of a question, page by page.
@@ -117,7 +119,8 @@ impl Model {
         });
         let taken = fitting(&records, query.max_records, query.max_bytes);
         let next = (taken < records.len()).then(|| records[taken - 1].position);
-        Page { records: records[..taken].iter().map(|&record| record.clone()).collect(), next }
+        let records = records[..taken].iter().map(|&record| record.clone()).collect();
+        Page { records, next, ..Page::default() }
     }
 
     fn tail(&self, query: &TailQuery) -> Vec<Record> {
@@ -342,7 +345,7 @@ async fn check_lookup(store: &dyn ArchiveStore, model: &Model, random: &mut StdR
 
 async fn check_stats(store: &dyn ArchiveStore, model: &Model) {
     let stats = store.stats().await.unwrap();
-    assert!(stats.writable);
+    assert_eq!(stats.writable, Some(Writable::Yes));
     assert_eq!((stats.quarantined, stats.quarantined_bytes), (0, 0));
     assert_eq!(stats.seq, model.by_arrival.last().map_or(0, |last| last.seq));
     let Some(space) = stats.spaces.first() else {
@@ -363,7 +366,9 @@ pub(crate) async fn one_id_has_one_answer(store: &dyn ArchiveStore) {
     let other = new_record(&envelope(1000, Topic([1; 4]), b"other"));
     let mut pending = Vec::new();
     for _ in 0..20 {
-        pending.push(store.append(vec![record.clone(), other.clone(), record.clone()]).await.unwrap());
+        pending.push(
+            store.append(vec![record.clone(), other.clone(), record.clone()], Lane::Live).await.unwrap(),
+        );
     }
     let mut outcomes = Vec::new();
     for pending in pending {
@@ -430,10 +435,10 @@ pub(crate) async fn large_record(store: &dyn ArchiveStore) {
 
 pub(crate) async fn closed(store: &dyn ArchiveStore) {
     let record = new_record(&envelope(1000, Topic([1; 4]), b"before"));
-    let pending = store.append(vec![record.clone()]).await.unwrap();
+    let pending = store.append(vec![record.clone()], Lane::Live).await.unwrap();
     store.close().await.unwrap();
     assert_eq!(pending.await, [Outcome::Stored], "what was handed over is finished");
-    assert_eq!(store.append(vec![record]).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert!(!*store.writable().borrow());
+    assert_eq!(store.append(vec![record], Lane::Live).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(!store.writable().borrow().is_yes());
     store.close().await.unwrap();
 }

@@ -7,8 +7,8 @@ use poste_wire::Hash;
 use tokio::sync::watch;
 
 use super::{
-    ArchiveStore, NewRecord, Outcome, Page, Pending, Query, StoreError, StoreId, StoreStats, TailPage,
-    TailQuery,
+    ArchiveStore, Connection, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query, Retention, Retired,
+    StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification, Writable, WriterId, WriterStatus,
 };
 use crate::record::{Record, Space};
 
@@ -35,13 +35,13 @@ impl ArchiveStore for DroppingStore {
         self.inner.store_id()
     }
 
-    async fn append(&self, mut batch: Vec<NewRecord>) -> Result<Pending, StoreError> {
+    async fn append(&self, mut batch: Vec<NewRecord>, lane: Lane) -> Result<Pending, StoreError> {
         let before = self.seen.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let lost = (before + 1..).take(batch.len()).position(|number| number == self.dropped);
         if let Some(index) = lost {
             batch.remove(index);
         }
-        let pending = self.inner.append(batch).await?;
+        let pending = self.inner.append(batch, lane).await?;
         Ok(Pending::new(async move {
             let mut outcomes = pending.await;
             if let Some(index) = lost {
@@ -63,7 +63,11 @@ impl ArchiveStore for DroppingStore {
         self.inner.head()
     }
 
-    fn writable(&self) -> watch::Receiver<bool> {
+    fn retired_seq(&self) -> u64 {
+        self.inner.retired_seq()
+    }
+
+    fn writable(&self) -> watch::Receiver<Writable> {
         self.inner.writable()
     }
 
@@ -78,6 +82,52 @@ impl ArchiveStore for DroppingStore {
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.inner.stats().await
+    }
+
+    async fn writer_connected(&self, writer: &WriterId, at_ns: i64) -> Result<Connection, StoreError> {
+        self.inner.writer_connected(writer, at_ns).await
+    }
+
+    async fn writer_reports(
+        &self,
+        writer: &WriterId,
+        connection: Connection,
+        held_back_ns: Option<i64>,
+    ) -> Result<(), StoreError> {
+        self.inner.writer_reports(writer, connection, held_back_ns).await
+    }
+
+    async fn writer_left(
+        &self,
+        writer: &WriterId,
+        connection: Connection,
+        goodbye: bool,
+    ) -> Result<(), StoreError> {
+        self.inner.writer_left(writer, connection, goodbye).await
+    }
+
+    async fn forget_writer(&self, writer: &WriterId) -> Result<bool, StoreError> {
+        self.inner.forget_writer(writer).await
+    }
+
+    async fn writers(&self) -> Result<Vec<WriterStatus>, StoreError> {
+        self.inner.writers().await
+    }
+
+    async fn retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError> {
+        self.inner.retire(space, floor_ns).await
+    }
+
+    async fn would_retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError> {
+        self.inner.would_retire(space, floor_ns).await
+    }
+
+    fn set_retention(&self, retention: Retention) {
+        self.inner.set_retention(retention);
+    }
+
+    async fn verify(&self, progress: ProgressFn) -> Result<Verification, StoreError> {
+        self.inner.verify(progress).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

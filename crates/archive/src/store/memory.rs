@@ -8,10 +8,11 @@ use poste_wire::{Hash, Topic};
 use tokio::sync::watch;
 
 use super::{
-    ArchiveStore, Direction, Filter, NewRecord, Outcome, Page, Pending, Query, SpaceStats, StoreError,
-    StoreId, StoreStats, TailPage, TailQuery,
+    ArchiveStore, Connection, Direction, Filter, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query,
+    Retention, Retired, SpaceStats, StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification,
+    Writable, WriterId, WriterStatus, Writers,
 };
-use crate::record::{Derived, Position, Record, Space};
+use crate::record::{Derived, Position, Record, Refusal, Space};
 
 /// A store that forgets everything when it is dropped.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct MemoryStore {
     store_id: StoreId,
     state: RwLock<State>,
     head: watch::Sender<u64>,
-    writable: watch::Sender<bool>,
+    writable: watch::Sender<Writable>,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +31,10 @@ struct State {
     by_id: HashMap<(Space, Hash), Position>,
     /// By order of arrival.
     arrivals: Vec<(Space, Position)>,
+    writers: Writers,
+    floors: BTreeMap<Space, i64>,
+    retired_seq: u64,
+    retention: Retention,
 }
 
 impl MemoryStore {
@@ -40,13 +45,14 @@ impl MemoryStore {
             store_id,
             state: RwLock::default(),
             head: watch::Sender::new(0),
-            writable: watch::Sender::new(true),
+            writable: watch::Sender::new(Writable::Yes),
         }
     }
 
     /// Makes it refuse records with [`Outcome::Unavailable`], as a full disk does, or take them again.
     pub fn set_writable(&self, writable: bool) {
-        self.writable.send_replace(writable);
+        let refusing = || Writable::No("the store takes nothing now".to_owned());
+        self.writable.send_replace(if writable { Writable::Yes } else { refusing() });
     }
 }
 
@@ -56,12 +62,12 @@ impl ArchiveStore for MemoryStore {
         self.store_id
     }
 
-    async fn append(&self, batch: Vec<NewRecord>) -> Result<Pending, StoreError> {
+    async fn append(&self, batch: Vec<NewRecord>, _lane: Lane) -> Result<Pending, StoreError> {
         let mut state = self.state.write();
         if state.closed {
             return Err(StoreError::Closed);
         }
-        let writable = *self.writable.borrow();
+        let writable = self.writable.borrow().is_yes();
         let outcomes = batch.into_iter().map(|record| state.add(record, writable)).collect();
         self.head.send_replace(state.arrivals.len() as u64);
         Ok(Pending::ready(outcomes))
@@ -70,8 +76,10 @@ impl ArchiveStore for MemoryStore {
     async fn page(&self, query: Query) -> Result<Page, StoreError> {
         let state = self.state.read();
         let (from, to) = (Position::first_of(query.from_ns), Position::last_of(query.to_ns));
+        let (complete_until_ns, floor_ns) = (state.writers.complete_until_ns(), state.floor(query.space));
+        let empty = Page { complete_until_ns, floor_ns, ..Page::default() };
         if from > to {
-            return Ok(Page::default());
+            return Ok(empty);
         }
         let range = state.records.range((query.space, from)..=(query.space, to)).map(|(_, record)| record);
         let wanted = |record: &&Record| {
@@ -85,7 +93,7 @@ impl ArchiveStore for MemoryStore {
             Direction::Ascending => fill(range.filter(wanted), query.max_records, query.max_bytes),
             Direction::Descending => fill(range.rev().filter(wanted), query.max_records, query.max_bytes),
         };
-        Ok(page)
+        Ok(Page { records: page.records, next: page.next, ..empty })
     }
 
     async fn tail(&self, query: TailQuery) -> Result<TailPage, StoreError> {
@@ -97,7 +105,7 @@ impl ArchiveStore for MemoryStore {
             .filter(|(space, _)| *space == query.space)
             .filter_map(|place| state.records.get(place))
             .filter(|record| query.topics.as_ref().is_none_or(|topics| topics.contains(&record.topic)));
-        let Page { records, next } = fill(wanted, query.max_records, query.max_bytes);
+        let Page { records, next, .. } = fill(wanted, query.max_records, query.max_bytes);
         let scanned = match (next, records.last()) {
             (Some(_), Some(last)) => last.seq,
             _ => end.max(query.after),
@@ -109,7 +117,11 @@ impl ArchiveStore for MemoryStore {
         self.head.subscribe()
     }
 
-    fn writable(&self) -> watch::Receiver<bool> {
+    fn retired_seq(&self) -> u64 {
+        self.state.read().retired_seq
+    }
+
+    fn writable(&self) -> watch::Receiver<Writable> {
         self.writable.subscribe()
     }
 
@@ -142,18 +154,75 @@ impl ArchiveStore for MemoryStore {
             topics: topics.len() as u64,
             oldest_ns: records.first().map(|record| record.position.time_ns),
             newest_ns: records.last().map(|record| record.position.time_ns),
+            floor_ns: state.floor(Space::Waku1),
         };
         Ok(StoreStats {
             seq: state.arrivals.len() as u64,
             spaces: if records.is_empty() { Vec::new() } else { vec![space] },
-            writable: *self.writable.borrow() && !state.closed,
+            writable: Some(self.writable.borrow().clone()),
+            retention: state.retention,
             ..StoreStats::default()
         })
     }
 
+    async fn writer_connected(&self, writer: &WriterId, at_ns: i64) -> Result<Connection, StoreError> {
+        self.state.write().writers.connected(writer, at_ns)
+    }
+
+    async fn writer_reports(
+        &self,
+        writer: &WriterId,
+        connection: Connection,
+        held_back_ns: Option<i64>,
+    ) -> Result<(), StoreError> {
+        // Nothing of it outlives the process, so the time of the report does not matter.
+        self.state.write().writers.reports(writer, connection, held_back_ns, i64::MAX);
+        Ok(())
+    }
+
+    async fn writer_left(
+        &self,
+        writer: &WriterId,
+        connection: Connection,
+        goodbye: bool,
+    ) -> Result<(), StoreError> {
+        self.state.write().writers.left(writer, connection, goodbye);
+        Ok(())
+    }
+
+    async fn forget_writer(&self, writer: &WriterId) -> Result<bool, StoreError> {
+        Ok(self.state.write().writers.forget(writer))
+    }
+
+    async fn writers(&self) -> Result<Vec<WriterStatus>, StoreError> {
+        Ok(self.state.read().writers.all())
+    }
+
+    async fn retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError> {
+        Ok(self.state.write().retire(space, floor_ns))
+    }
+
+    async fn would_retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError> {
+        let state = self.state.read();
+        let floor_ns = state.floor(space).map_or(floor_ns, |floor| floor.max(floor_ns));
+        let below: Vec<&Record> = state.below(space, floor_ns).map(|(_, record)| record).collect();
+        let bytes = below.iter().map(|record| record.body.len() as u64).sum();
+        Ok(Retired { floor_ns: Some(floor_ns), records: below.len() as u64, bytes })
+    }
+
+    /// Nothing retires by itself here: tests call [`ArchiveStore::retire`].
+    fn set_retention(&self, retention: Retention) {
+        self.state.write().retention = retention;
+    }
+
+    async fn verify(&self, _progress: ProgressFn) -> Result<Verification, StoreError> {
+        let records = self.state.read().records.len() as u64;
+        Ok(Verification { records, complete: true, ..Verification::default() })
+    }
+
     async fn close(&self) -> Result<(), StoreError> {
         self.state.write().closed = true;
-        self.writable.send_replace(false);
+        self.writable.send_replace(Writable::No("the archive was stopped".to_owned()));
         Ok(())
     }
 }
@@ -168,6 +237,11 @@ impl State {
             return Outcome::Unavailable("the store takes nothing now".to_owned());
         }
         let Derived { position, topic } = derived;
+        if let Some(floor_ns) = self.floor(new.space)
+            && position.time_ns < floor_ns
+        {
+            return Outcome::Refused(Refusal::BelowFloor);
+        }
         if self.by_id.contains_key(&(new.space, position.id)) {
             return Outcome::Duplicate;
         }
@@ -176,6 +250,31 @@ impl State {
         let seq = self.arrivals.len() as u64;
         self.records.insert((new.space, position), Record { position, topic, seq, body: new.body });
         Outcome::Stored
+    }
+
+    fn floor(&self, space: Space) -> Option<i64> {
+        self.floors.get(&space).copied()
+    }
+
+    fn below(&self, space: Space, floor_ns: i64) -> impl Iterator<Item = (&(Space, Position), &Record)> {
+        let first = (space, Position::first_of(i64::MIN));
+        self.records.range(first..(space, Position::first_of(floor_ns)))
+    }
+
+    fn retire(&mut self, space: Space, floor_ns: i64) -> Retired {
+        let floor_ns = self.floor(space).map_or(floor_ns, |floor| floor.max(floor_ns));
+        self.floors.insert(space, floor_ns);
+        let below: Vec<(Space, Position)> = self.below(space, floor_ns).map(|(place, _)| *place).collect();
+        let mut retired = Retired { floor_ns: Some(floor_ns), ..Retired::default() };
+        for place in below {
+            if let Some(record) = self.records.remove(&place) {
+                self.by_id.remove(&(space, record.position.id));
+                self.retired_seq = self.retired_seq.max(record.seq);
+                retired.records += 1;
+                retired.bytes += record.body.len() as u64;
+            }
+        }
+        retired
     }
 }
 

@@ -306,9 +306,10 @@ impl Outbox {
         let mut state = self.state.lock();
         for (pending, result) in batch.into_iter().zip(ack.results) {
             let stored = match result.outcome() {
-                AppendOutcome::Stored => Stored::Yes,
-                AppendOutcome::Duplicate => Stored::Yes,
-                AppendOutcome::Refused => Stored::Refused,
+                AppendOutcome::Stored | AppendOutcome::Duplicate => Stored::Yes,
+                // An archive of some topics only: the envelope is taken and relayed like any other.
+                AppendOutcome::NotKept => Stored::Yes,
+                AppendOutcome::Refused | AppendOutcome::OverQuota => Stored::Refused,
                 AppendOutcome::Unavailable | AppendOutcome::Unspecified => {
                     reason = result.reason;
                     again.push(pending);
