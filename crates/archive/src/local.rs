@@ -31,9 +31,9 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::metrics::StoreMetrics;
 use crate::record::{Derived, Record, Space};
 use crate::store::{
-    ArchiveStore, Connection, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query, Retention, Retired,
-    StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification, Writable, WriterId, WriterStatus,
-    Writers,
+    ArchiveStore, Connection, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query, Retention,
+    Retentions, Retired, StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification, Writable,
+    WriterId, WriterStatus, Writers,
 };
 use index::Index;
 use meta::Meta;
@@ -88,6 +88,7 @@ pub struct LocalStore {
     limits: (usize, usize),
     /// Answers that are being put together: each holds up to a page of bodies.
     questions: Arc<Semaphore>,
+    retentions: Mutex<Retentions>,
 }
 
 /// What the writer and the readers share.
@@ -176,6 +177,7 @@ impl LocalStore {
             queue_bytes: Arc::new(Semaphore::new(limits.1)),
             limits,
             questions: Arc::new(Semaphore::new(Self::MAX_QUESTIONS)),
+            retentions: Mutex::default(),
         })
     }
 
@@ -358,7 +360,19 @@ impl ArchiveStore for LocalStore {
         Err(StoreError::Closed)
     }
 
-    fn set_retention(&self, _retention: Retention) {}
+    async fn set_retention(&self, retention: Retention, durable: bool) -> Result<(), StoreError> {
+        self.retentions.lock().set(retention, durable);
+        Ok(())
+    }
+
+    async fn reset_retention(&self) -> Result<(), StoreError> {
+        self.retentions.lock().overridden = None;
+        Ok(())
+    }
+
+    fn retention(&self) -> Retentions {
+        *self.retentions.lock()
+    }
 
     async fn verify(&self, _progress: ProgressFn) -> Result<Verification, StoreError> {
         Err(StoreError::Closed)

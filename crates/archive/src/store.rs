@@ -141,8 +141,22 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     async fn would_retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError>;
 
     /// Sets how long records are kept; the store sees to it by itself from now on, at once and then every
-    /// minute.
-    fn set_retention(&self, retention: Retention);
+    /// minute. What is set durably is an override: it outlives the process and beats what is set otherwise (by
+    /// the configuration, at each start) until [`ArchiveStore::reset_retention`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when an override cannot be made durable; nothing has
+    /// changed then.
+    async fn set_retention(&self, retention: Retention, durable: bool) -> Result<(), StoreError>;
+
+    /// Takes the override back, durably: what the configuration says counts again.
+    ///
+    /// # Errors
+    /// As [`ArchiveStore::set_retention`].
+    async fn reset_retention(&self) -> Result<(), StoreError>;
+
+    /// What was set, and what is in force.
+    fn retention(&self) -> Retentions;
 
     /// Reads everything that is stored and compares it with its checksums and with the index. What turns out
     /// damaged goes to quarantine. `progress` is called now and then; false from it ends the verification.
@@ -207,6 +221,32 @@ pub struct Retention {
     /// But for the sake of `max_bytes` no record younger than this is retired: then the store refuses new
     /// ones instead, so that nobody can flush other people's history (J7).
     pub min_age: Duration,
+}
+
+/// What a store was told about retention.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retentions {
+    /// By the configuration.
+    pub configured: Retention,
+    /// By an operator, durably, in its place.
+    pub overridden: Option<Retention>,
+}
+
+impl Retentions {
+    /// What counts.
+    #[must_use]
+    pub fn in_force(&self) -> Retention {
+        self.overridden.unwrap_or(self.configured)
+    }
+
+    /// Takes note of what was set.
+    pub fn set(&mut self, retention: Retention, durable: bool) {
+        if durable {
+            self.overridden = Some(retention);
+        } else {
+            self.configured = retention;
+        }
+    }
 }
 
 /// What a retention took away.

@@ -7,8 +7,9 @@ use poste_wire::Hash;
 use tokio::sync::watch;
 
 use super::{
-    ArchiveStore, Connection, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query, Retention, Retired,
-    StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification, Writable, WriterId, WriterStatus,
+    ArchiveStore, Connection, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query, Retention,
+    Retentions, Retired, StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification, Writable,
+    WriterId, WriterStatus,
 };
 use crate::record::{Record, Space};
 
@@ -122,8 +123,16 @@ impl ArchiveStore for DroppingStore {
         self.inner.would_retire(space, floor_ns).await
     }
 
-    fn set_retention(&self, retention: Retention) {
-        self.inner.set_retention(retention);
+    async fn set_retention(&self, retention: Retention, durable: bool) -> Result<(), StoreError> {
+        self.inner.set_retention(retention, durable).await
+    }
+
+    async fn reset_retention(&self) -> Result<(), StoreError> {
+        self.inner.reset_retention().await
+    }
+
+    fn retention(&self) -> Retentions {
+        self.inner.retention()
     }
 
     async fn verify(&self, progress: ProgressFn) -> Result<Verification, StoreError> {

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::{
     ArchiveStore, Connection, Direction, Filter, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query,
-    Retention, Retired, SpaceStats, StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification,
-    Writable, WriterId, WriterStatus, Writers,
+    Retention, Retentions, Retired, SpaceStats, StoreError, StoreId, StoreStats, TailPage, TailQuery,
+    Verification, Writable, WriterId, WriterStatus, Writers,
 };
 use crate::record::{Derived, Position, Record, Refusal, Space};
 
@@ -34,7 +34,7 @@ struct State {
     writers: Writers,
     floors: BTreeMap<Space, i64>,
     retired_seq: u64,
-    retention: Retention,
+    retentions: Retentions,
 }
 
 impl MemoryStore {
@@ -160,7 +160,7 @@ impl ArchiveStore for MemoryStore {
             seq: state.arrivals.len() as u64,
             spaces: if records.is_empty() { Vec::new() } else { vec![space] },
             writable: Some(self.writable.borrow().clone()),
-            retention: state.retention,
+            retention: state.retentions.in_force(),
             ..StoreStats::default()
         })
     }
@@ -211,8 +211,18 @@ impl ArchiveStore for MemoryStore {
     }
 
     /// Nothing retires by itself here: tests call [`ArchiveStore::retire`].
-    fn set_retention(&self, retention: Retention) {
-        self.state.write().retention = retention;
+    async fn set_retention(&self, retention: Retention, durable: bool) -> Result<(), StoreError> {
+        self.state.write().retentions.set(retention, durable);
+        Ok(())
+    }
+
+    async fn reset_retention(&self) -> Result<(), StoreError> {
+        self.state.write().retentions.overridden = None;
+        Ok(())
+    }
+
+    fn retention(&self) -> Retentions {
+        self.state.read().retentions
     }
 
     async fn verify(&self, _progress: ProgressFn) -> Result<Verification, StoreError> {
