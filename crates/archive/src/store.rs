@@ -50,17 +50,21 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::Unavailable`] when bodies cannot be read now.
     async fn page(&self, query: Query) -> Result<Page, StoreError>;
 
-    /// Records in order of arrival. It never waits: [`ArchiveStore::head`] tells when there is more.
+    /// Records in order of arrival, of both lanes. It never waits: [`ArchiveStore::head`] tells when there is
+    /// more.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when bodies cannot be read now.
     async fn tail(&self, query: TailQuery) -> Result<TailPage, StoreError>;
 
-    /// The seq of the newest answerable record, as it grows; 0 in an empty store.
+    /// The seq of the newest record that is or was answerable, as it grows; 0 in an empty store. It does not
+    /// sink when that record is retired, nor over a restart that lost nothing, and later records get higher ones.
     fn head(&self) -> watch::Receiver<u64>;
 
-    /// The highest seq of a record that is gone for good by retention; a reader in order of arrival that
-    /// stands below it has missed something. 0 when nothing was ever retired.
+    /// A bound of what retention took away: no record with a higher seq was ever retired, so a reader in order
+    /// of arrival that stands here or further has missed nothing by it, and one that stands lower may have. 0
+    /// when nothing was ever retired, never above the head. It never sinks, also over a restart, and is raised
+    /// before the records vanish: when it is not above `after` once a [`TailPage`] is there, that page lacks none.
     fn retired_seq(&self) -> u64;
 
     /// Whether the store takes records, as it changes.
@@ -84,7 +88,8 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     async fn stats(&self) -> Result<StoreStats, StoreError>;
 
     /// A writer has connected, at this time (nanoseconds since 1970). From now on, and durably, it is one that
-    /// may hold records back: until it reports otherwise, or says goodbye, or is forgotten.
+    /// may hold records back: until it says goodbye, or is forgotten. What is believed of it while it is
+    /// connected is its last report; before the first, what was believed before (nothing of a new one).
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when that cannot be made durable,
@@ -103,7 +108,10 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
         held_back_ns: Option<i64>,
     ) -> Result<(), StoreError>;
 
-    /// A connection of a writer has ended: with a goodbye, when the writer holds nothing back; or without.
+    /// A connection of a writer has ended: with a goodbye, when the writer holds nothing back; or without: then
+    /// it holds back everything since its last report, or what it held back then if that is older. The store
+    /// may take a time that is up to two minutes earlier. Without a report it is everything since it first
+    /// connected, or what was believed before. So it is for every writer when the store is opened again.
     ///
     /// # Errors
     /// As [`ArchiveStore::writer_connected`].
@@ -127,8 +135,8 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     async fn writers(&self) -> Result<Vec<WriterStatus>, StoreError>;
 
     /// Raises the floor of a space to this creation time (nanoseconds since 1970): what is older is no longer
-    /// answered, from before this returns, and its place on disk is given back as far as it can be. A floor
-    /// never sinks (J7).
+    /// answered by a page, a tail or a look-up, from before this returns, and refused when it is appended; its
+    /// place on disk is given back as far as it can be. A floor never sinks: a lower one changes nothing (J7).
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when the new floor cannot be made durable.
@@ -399,9 +407,11 @@ pub struct Page {
     /// The cursor of the next page; absent at the end of the range.
     pub next: Option<Position>,
     /// No known writer holds back a record that is older than this creation time, nanoseconds since 1970;
-    /// absent when nothing is held back. Records from here on may still come.
+    /// absent when nothing is held back. Records from here on may still come. It holds for this page: what a
+    /// writer handed over while the page was made is on it, or counts as held back.
     pub complete_until_ns: Option<i64>,
     /// No record of this creation time or later was retired, nanoseconds since 1970; absent when none ever was.
+    /// It holds for this page: what was retired while the page was made, and is not on it, is below.
     pub floor_ns: Option<i64>,
     /// Damaged places in what was searched for this page: each may be a gap.
     pub quarantined: u64,
@@ -430,7 +440,7 @@ pub struct TailPage {
     /// The records.
     pub records: Vec<Record>,
     /// Everything up to this seq has been looked at: continue behind it. It may be larger than the last
-    /// record's.
+    /// record's, is never beyond `until` or the head, and is above `after` where they are.
     pub scanned: u64,
 }
 
@@ -439,7 +449,7 @@ pub struct TailPage {
 pub struct StoreStats {
     /// The highest seq given.
     pub seq: u64,
-    /// Each space that holds something.
+    /// Each space that holds something, or has a floor.
     pub spaces: Vec<SpaceStats>,
     /// Bytes of the store's files.
     pub file_bytes: u64,
