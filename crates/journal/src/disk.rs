@@ -26,6 +26,9 @@ pub trait Disk: Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that this process may still write on the file system of an existing directory, as far as the system
+    /// knows. Others write there too: it is an estimate.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// Takes the exclusive lock of a file, made when it is missing; `WouldBlock` while another owner has
     /// it. Dropping what is returned gives the lock back.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
@@ -53,7 +56,10 @@ pub trait DiskFile: Debug + Send + Sync {
 }
 
 /// Writes all bytes at an offset, over as many calls as it takes.
-pub(crate) fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+///
+/// # Errors
+/// What the file answers; a part may have been written then.
+pub fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -68,8 +74,11 @@ pub(crate) fn write_all_at(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u6
     Ok(())
 }
 
-/// Fills the whole buffer from an offset; `UnexpectedEof` when the file ends before.
-pub(crate) fn read_exact_at(file: &dyn DiskFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+/// Fills the whole buffer from an offset.
+///
+/// # Errors
+/// `UnexpectedEof` when the file ends before, else what the file answers.
+pub fn read_exact_at(file: &dyn DiskFile, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !buffer.is_empty() {
         match file.read_at(buffer, offset) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -52,6 +52,12 @@ pub enum JournalError {
         /// The version this program reads.
         known: u32,
     },
+    /// A segment that is still written to cannot be removed.
+    #[error("segment {segment} is still written to: seal it before removing it")]
+    StillOpen {
+        /// Number of the segment.
+        segment: u32,
+    },
     /// A frame does not verify when it is read.
     #[error("the frame at offset {offset} of segment {segment} is damaged")]
     Damaged {
@@ -85,7 +91,7 @@ impl JournalError {
             Self::Io { source, .. } if is_full(source) => ErrorKind::Full,
             Self::Io { .. } | Self::Poisoned => ErrorKind::Unavailable,
             Self::Locked { .. } => ErrorKind::Busy,
-            Self::TooLarge { .. } => ErrorKind::Invalid,
+            Self::TooLarge { .. } | Self::StillOpen { .. } => ErrorKind::Invalid,
             Self::Foreign { .. } | Self::Version { .. } | Self::Damaged { .. } => ErrorKind::Corrupt,
         }
     }

@@ -1,9 +1,11 @@
 //! The writing side: append a group, sync it, roll to the next segment, and come back after an error.
 
 mod open;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +15,10 @@ use crate::error::JournalError;
 use crate::group::Group;
 use crate::lock::DirectoryLock;
 use crate::reader::Reader;
-use crate::scan::scan;
+use crate::scan::{damage, scan};
 use crate::segment::{FrameAt, HEADER_BYTES, Header, SegmentKey, file_name};
 
+pub use crate::scan::Damage;
 pub use open::{Recovery, Replay};
 
 /// How a journal cuts itself into segments, and whose it is.
@@ -28,13 +31,21 @@ pub struct Options {
     pub segment_bytes: u64,
     /// A segment is sealed when it is this old and something more comes.
     pub segment_age: Duration,
+    /// The smallest number that a new segment may have. A number is never given twice: an owner that removes
+    /// segments passes one more than the highest that it remembers. The journal itself goes on from what it finds.
+    pub min_number: u32,
 }
 
 impl Options {
     /// Segments of 256 MiB or one hour.
     #[must_use]
     pub fn new(journal_id: [u8; 16]) -> Self {
-        Self { journal_id, segment_bytes: 256 * 1024 * 1024, segment_age: Duration::from_secs(3600) }
+        Self {
+            journal_id,
+            segment_bytes: 256 * 1024 * 1024,
+            segment_age: Duration::from_secs(3600),
+            min_number: 1,
+        }
     }
 }
 
@@ -45,17 +56,6 @@ pub struct Appended {
     pub frames: Vec<FrameAt>,
     /// The segment that was sealed before, if this group began a new one: it never changes again.
     pub sealed: Option<u32>,
-}
-
-/// A stretch of a segment that holds no valid frame. It may be a gap: records may have stood there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Damage {
-    /// Number of the segment.
-    pub segment: u32,
-    /// Where it begins in the file, bytes.
-    pub offset: u64,
-    /// How long it is, bytes.
-    pub bytes: u64,
 }
 
 /// What [`Journal::reopen`] found.
@@ -74,8 +74,8 @@ pub struct Journal {
     options: Options,
     segment: OpenSegment,
     next_number: u32,
-    /// Bytes of all segments before the open one.
-    sealed_bytes: u64,
+    /// Length of each segment before the open one, bytes.
+    sealed: BTreeMap<u32, u64>,
     poisoned: bool,
     reader: Reader,
 }
@@ -110,11 +110,7 @@ impl Journal {
         }
         let mut sealed = None;
         if self.must_roll(group.file_bytes() as u64, now_ms) {
-            sealed = Some(self.segment.number);
-            self.sync()?;
-            self.poisoned = true;
-            self.begin_segment(now_ms)?;
-            self.poisoned = false;
+            sealed = Some(self.roll(now_ms)?);
         }
         let segment = &mut self.segment;
         let frames = group.seal(segment.key, segment.number, segment.written);
@@ -176,7 +172,7 @@ impl Journal {
             return Ok(Reopened { quarantined, sealed: Some(number) });
         }
         // Nothing was ever acknowledged in it: without this every attempt on a full disk leaves a file.
-        self.sealed_bytes -= durable;
+        self.sealed.remove(&number);
         let disk = self.lock.disk();
         if let Err(error) = disk.remove(&path).and_then(|()| disk.sync_dir(self.lock.dir())) {
             tracing::warn!(%error, "an empty journal segment could not be removed");
@@ -193,7 +189,7 @@ impl Journal {
     /// Bytes of all segment files.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        self.sealed_bytes + self.segment.written
+        self.sealed.values().sum::<u64>() + self.segment.written
     }
 
     /// Whether the disk takes `bytes` more: writes them behind what is there, syncs, and cuts them off again. What
@@ -235,18 +231,27 @@ impl Journal {
     fn must_roll(&self, group_bytes: u64, now_ms: u64) -> bool {
         let segment = &self.segment;
         let limit = self.options.segment_bytes.min(Self::MAX_SEGMENT_BYTES);
-        let full = segment.written + group_bytes > limit;
-        let age = Duration::from_millis(now_ms.saturating_sub(segment.created_ms));
-        segment.written > HEADER_BYTES && (full || age >= self.options.segment_age)
+        let full = segment.written > HEADER_BYTES && segment.written + group_bytes > limit;
+        full || self.seal_due(now_ms)
+    }
+
+    /// Makes what the open segment holds durable and begins the next; returns the number that is sealed now.
+    fn roll(&mut self, now_ms: u64) -> Result<u32, JournalError> {
+        let sealed = self.segment.number;
+        self.sync()?;
+        self.poisoned = true;
+        self.begin_segment(now_ms)?;
+        self.poisoned = false;
+        Ok(sealed)
     }
 
     /// Makes the next segment durable and writes there from now on.
     fn begin_segment(&mut self, now_ms: u64) -> Result<(), JournalError> {
         let number = self.next_number;
-        self.next_number += 1;
+        self.next_number = number.saturating_add(1);
         let segment = create_segment(&self.lock, &self.options.journal_id, number, now_ms)?;
         let before = std::mem::replace(&mut self.segment, segment);
-        self.sealed_bytes += before.written;
+        self.sealed.insert(before.number, before.written);
         Ok(())
     }
 }
@@ -280,8 +285,4 @@ fn create_segment(
         written: HEADER_BYTES,
         durable: HEADER_BYTES,
     })
-}
-
-fn damage(segment: u32, range: &std::ops::Range<u64>) -> Damage {
-    Damage { segment, offset: range.start, bytes: range.end - range.start }
 }

@@ -23,10 +23,10 @@ pub mod segment;
 
 #[cfg(any(test, feature = "faults"))]
 pub use disk::faulty::{FaultyDisk, Odds};
-pub use disk::{Disk, DiskFile, real::RealDisk};
+pub use disk::{Disk, DiskFile, read_exact_at, real::RealDisk, write_all_at};
 pub use error::{ErrorKind, JournalError};
 pub use group::Group;
 pub use journal::{Appended, Damage, Journal, Options, Recovery, Reopened, Replay};
 pub use lock::DirectoryLock;
-pub use reader::Reader;
+pub use reader::{Reader, ScanReport};
 pub use segment::{FrameAt, MAX_PAYLOAD_BYTES};

@@ -9,7 +9,24 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, read_exact_at};
 use crate::error::JournalError;
-use crate::segment::{FRAME_HEADER_BYTES, FrameAt, SegmentKey, file_name};
+use crate::scan::{Damage, damage, read_header, scan};
+use crate::segment::{
+    FORMAT_VERSION, FRAME_HEADER_BYTES, FrameAt, HEADER_BYTES, HeaderState, MAX_FILE_BYTES, SegmentKey,
+    file_name,
+};
+
+/// What [`Reader::scan`] found in a segment.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct ScanReport {
+    /// How many valid frames.
+    pub frames: u64,
+    /// Length of the file, bytes.
+    pub bytes: u64,
+    /// Stretches that hold no valid frame, in order; a damaged header is one.
+    pub damaged: Vec<Damage>,
+    /// True when the disk could not read some part, which counts as damaged. Another attempt may read it.
+    pub unreadable: bool,
+}
 
 /// Reads frames of a journal. Clones share their open files; it outlives the [`crate::Journal`].
 #[derive(Debug, Clone)]
@@ -33,7 +50,10 @@ impl Reader {
     /// A process has a limit of open files; segments beyond this many are opened again when needed.
     const OPEN_FILES: usize = 512;
 
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf, journal_id: [u8; 16]) -> Self {
+    /// A reader of the journal in `dir`, also where no [`crate::Journal`] is open. Whoever removes a segment closes
+    /// only the files of the journal's own readers.
+    #[must_use]
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, journal_id: [u8; 16]) -> Self {
         Self { shared: Arc::new(Shared { disk, dir, journal_id, open: Mutex::default() }) }
     }
 
@@ -78,6 +98,55 @@ impl Reader {
             rest = &rest[run..];
         }
         payloads
+    }
+
+    /// Reads a sealed segment from end to end, in big pieces, and visits every valid frame in the order in which it
+    /// was written. It needs no open journal, changes nothing, and reads past damage.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`] when the file cannot be opened, [`JournalError::Foreign`] and [`JournalError::Version`]
+    /// when it is not of this journal or this format.
+    pub fn scan(
+        &self,
+        segment: u32,
+        mut visit: impl FnMut(FrameAt, &[u8]),
+    ) -> Result<ScanReport, JournalError> {
+        let path = self.shared.dir.join(file_name(segment));
+        let file = self.file(segment).map_err(JournalError::io("open", &path))?;
+        let bytes = file.len().map_err(JournalError::io("read", &path))?;
+        let mut report = ScanReport { bytes, ..ScanReport::default() };
+        match read_header(file.as_ref(), &path, bytes) {
+            Ok(HeaderState::Good(header))
+                if header.journal_id != self.shared.journal_id || header.number != segment =>
+            {
+                return Err(JournalError::Foreign { path });
+            }
+            Ok(HeaderState::OtherVersion(version)) => {
+                return Err(JournalError::Version { path, version, known: FORMAT_VERSION });
+            }
+            Ok(HeaderState::Good(_)) => {}
+            damaged => {
+                report.unreadable = damaged.is_err();
+                report.damaged.push(damage(segment, &(0..HEADER_BYTES.min(bytes))));
+            }
+        }
+        let readable = bytes.min(MAX_FILE_BYTES);
+        let key = SegmentKey::new(&self.shared.journal_id, segment);
+        let found = scan(file.as_ref(), key, readable, |offset, payload| {
+            visit(FrameAt { segment, offset: offset as u32, payload_bytes: payload.len() as u32 }, payload);
+        });
+        report.frames = found.frames;
+        report.unreadable |= found.unreadable;
+        report.damaged.extend(found.damaged.iter().map(|range| damage(segment, range)));
+        if readable < bytes {
+            report.damaged.push(damage(segment, &(readable..bytes)));
+        }
+        Ok(report)
+    }
+
+    /// Closes the file of a segment that is gone; a read that is under way still ends well.
+    pub(crate) fn forget(&self, segment: u32) {
+        self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment);
     }
 
     fn payload(&self, at: FrameAt, bytes: &Bytes, start: usize) -> Result<Bytes, JournalError> {

@@ -2,9 +2,26 @@
 
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 
 use crate::disk::{DiskFile, read_exact_at};
-use crate::segment::{FRAME_HEADER_BYTES, HEADER_BYTES, SegmentKey};
+use crate::error::JournalError;
+use crate::segment::{FRAME_HEADER_BYTES, HEADER_BYTES, Header, HeaderState, SegmentKey};
+
+/// A stretch of a segment that holds no valid frame. It may be a gap: records may have stood there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Where it begins in the file, bytes.
+    pub offset: u64,
+    /// How long it is, bytes.
+    pub bytes: u64,
+}
+
+pub(crate) fn damage(segment: u32, range: &Range<u64>) -> Damage {
+    Damage { segment, offset: range.start, bytes: range.end - range.start }
+}
 
 /// What a segment holds beside its frames.
 #[derive(Debug)]
@@ -43,6 +60,19 @@ pub(crate) fn scan(
     }
     scan.unreadable = window.unreadable;
     scan
+}
+
+/// The header of a segment file of `len` bytes; a file that is too short for one is damaged.
+pub(crate) fn read_header(file: &dyn DiskFile, path: &Path, len: u64) -> Result<HeaderState, JournalError> {
+    let mut bytes = [0; HEADER_BYTES as usize];
+    if len < HEADER_BYTES {
+        return Ok(HeaderState::Damaged);
+    }
+    match read_exact_at(file, &mut bytes, 0) {
+        Ok(()) => Ok(Header::decode(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(HeaderState::Damaged),
+        Err(error) => Err(JournalError::io("read", path)(error)),
+    }
 }
 
 /// A moving window over a file, filled by big sequential reads.

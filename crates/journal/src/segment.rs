@@ -20,6 +20,8 @@ pub const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
 pub const FORMAT_VERSION: u32 = 1;
 
 pub(crate) const HEADER_BYTES: u64 = 64;
+/// Offsets are 32 bits; no segment of ours is longer.
+pub(crate) const MAX_FILE_BYTES: u64 = u32::MAX as u64;
 pub(crate) const FRAME_HEADER_BYTES: usize = 12;
 const MAGIC: &[u8; 8] = b"POSTEJNL";
 const NAME_PREFIX: &str = "segment-";

@@ -60,6 +60,8 @@ impl FaultyDisk {
             capacity: None,
             loses_syncs: false,
             broken_syncs: 0,
+            broken_removals: 0,
+            broken_dir_syncs: 0,
             syncs: 0,
             bad: Vec::new(),
         };
@@ -84,6 +86,16 @@ impl FaultyDisk {
     /// The next `count` fsyncs of files fail with EIO.
     pub fn fail_next_syncs(&self, count: u32) {
         self.state().broken_syncs = count;
+    }
+
+    /// The next `count` removals of files fail with EIO and remove nothing.
+    pub fn fail_next_removals(&self, count: u32) {
+        self.state().broken_removals = count;
+    }
+
+    /// The next `count` fsyncs of directories fail with EIO and make nothing durable.
+    pub fn fail_next_dir_syncs(&self, count: u32) {
+        self.state().broken_dir_syncs = count;
     }
 
     /// How many fsyncs of files have succeeded.
@@ -187,7 +199,12 @@ impl Disk for FaultyDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.state().names.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut state = self.state();
+        if state.broken_removals > 0 {
+            state.broken_removals -= 1;
+            return Err(eio());
+        }
+        state.names.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -195,11 +212,20 @@ impl Disk for FaultyDisk {
         if state.loses_syncs {
             return Ok(());
         }
+        if state.broken_dir_syncs > 0 {
+            state.broken_dir_syncs -= 1;
+            return Err(eio());
+        }
         let names = state.names.clone();
         let inside = |path: &Path| path.parent() == Some(dir);
         state.durable_names.retain(|path, _| !inside(path));
         state.durable_names.extend(names.into_iter().filter(|(path, _)| inside(path)));
         Ok(())
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used())))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
@@ -349,6 +375,8 @@ struct State {
     capacity: Option<u64>,
     loses_syncs: bool,
     broken_syncs: u32,
+    broken_removals: u32,
+    broken_dir_syncs: u32,
     syncs: u64,
     /// Bytes that cannot be read, by inode.
     bad: Vec<(u64, Range<u64>)>,
@@ -364,13 +392,17 @@ impl State {
         self.inodes.get_mut(number).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Bytes of all files.
+    fn used(&self) -> u64 {
+        self.names.values().filter_map(|number| Some(self.inodes.get(number)?.current.len() as u64)).sum()
+    }
+
     /// Lowers `take` to what the capacity leaves; true when it had to.
     fn room_for(&self, number: u64, offset: usize, take: &mut usize) -> bool {
         let Some(capacity) = self.capacity else { return false };
-        let used: usize = self.names.values().filter_map(|n| Some(self.inodes.get(n)?.current.len())).sum();
         let own = self.inodes.get(&number).map_or(0, |inode| inode.current.len());
-        let free = usize::try_from(capacity).unwrap_or(usize::MAX).saturating_sub(used);
-        let fits = own.saturating_sub(offset) + free;
+        let free = usize::try_from(capacity.saturating_sub(self.used())).unwrap_or(usize::MAX);
+        let fits = own.saturating_sub(offset).saturating_add(free);
         let full = *take > fits;
         *take = (*take).min(fits);
         full

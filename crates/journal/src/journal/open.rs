@@ -1,17 +1,15 @@
 //! Opening a journal: every segment is read in order, its frames are handed to the caller, and damage is
 //! told apart from a torn tail (J3).
 
-use std::io;
-use std::path::Path;
+use std::collections::BTreeMap;
 
-use super::{Damage, Journal, OpenSegment, Options, create_segment, damage};
-use crate::disk::{DiskFile, read_exact_at};
+use super::{Damage, Journal, OpenSegment, Options, create_segment};
 use crate::error::JournalError;
 use crate::lock::DirectoryLock;
 use crate::reader::Reader;
-use crate::scan::scan;
+use crate::scan::{damage, read_header, scan};
 use crate::segment::{
-    FORMAT_VERSION, FrameAt, HEADER_BYTES, Header, HeaderState, SegmentKey, file_name, number_of,
+    FORMAT_VERSION, FrameAt, HEADER_BYTES, HeaderState, MAX_FILE_BYTES, SegmentKey, file_name, number_of,
 };
 
 /// Takes what the journal holds when it is opened.
@@ -61,16 +59,16 @@ impl Journal {
     ) -> Result<(Self, Recovery), JournalError> {
         let numbers = segment_numbers(&lock)?;
         let mut recovery = Recovery::default();
-        let mut next_number = 1;
-        let mut sealed_bytes = 0;
+        let mut next_number = options.min_number.max(1);
+        let mut sealed = BTreeMap::new();
         let mut open = None;
         for (index, &number) in numbers.iter().enumerate() {
-            next_number = number + 1;
+            next_number = next_number.max(number.saturating_add(1));
             let last = index + 1 == numbers.len();
             if !last && !replay.wanted(number) {
                 let path = lock.dir().join(file_name(number));
                 let file = lock.disk().open(&path).map_err(JournalError::io("open", &path))?;
-                sealed_bytes += file.len().map_err(JournalError::io("read", &path))?;
+                sealed.insert(number, file.len().map_err(JournalError::io("read", &path))?);
                 recovery.segments += 1;
                 continue;
             }
@@ -81,21 +79,22 @@ impl Journal {
             if segment.usable && last {
                 open = Some(segment.open);
             } else {
-                sealed_bytes += segment.open.written;
+                sealed.insert(number, segment.open.written);
             }
         }
         let segment = match open {
             Some(segment) => segment,
             None => {
                 recovery.segments += 1;
-                next_number += 1;
-                create_segment(&lock, &options.journal_id, next_number - 1, now_ms)?
+                let number = next_number;
+                next_number = number.saturating_add(1);
+                create_segment(&lock, &options.journal_id, number, now_ms)?
             }
         };
         // A process that was killed may have made a file whose name is not durable yet.
         lock.disk().sync_dir(lock.dir()).map_err(JournalError::io("fsync", lock.dir()))?;
         let reader = Reader::new(lock.disk().clone(), lock.dir().to_path_buf(), options.journal_id);
-        let journal = Self { lock, options, segment, next_number, sealed_bytes, poisoned: false, reader };
+        let journal = Self { lock, options, segment, next_number, sealed, poisoned: false, reader };
         Ok((journal, recovery))
     }
 }
@@ -150,8 +149,7 @@ fn read_segment(
         HeaderState::Good(_) | HeaderState::Damaged => {}
     }
     let key = SegmentKey::new(&options.journal_id, number);
-    // Offsets are 32 bits; no segment of ours is longer.
-    let readable = len.min(u64::from(u32::MAX));
+    let readable = len.min(MAX_FILE_BYTES);
     let found = scan(file.as_ref(), key, readable, |offset, payload| {
         let at = FrameAt { segment: number, offset: offset as u32, payload_bytes: payload.len() as u32 };
         replay.frame(at, payload);
@@ -193,16 +191,4 @@ fn segment_numbers(lock: &DirectoryLock) -> Result<Vec<u32>, JournalError> {
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
-}
-
-fn read_header(file: &dyn DiskFile, path: &Path, len: u64) -> Result<HeaderState, JournalError> {
-    let mut bytes = [0; HEADER_BYTES as usize];
-    if len < HEADER_BYTES {
-        return Ok(HeaderState::Damaged);
-    }
-    match read_exact_at(file, &mut bytes, 0) {
-        Ok(()) => Ok(Header::decode(&bytes)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(HeaderState::Damaged),
-        Err(error) => Err(JournalError::io("read", path)(error)),
-    }
 }

@@ -1,5 +1,8 @@
 //! J1 to J3 by name, and a model test: random groups, syncs, rolls, faults, kills and power cuts.
 
+mod sealed;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +20,7 @@ use crate::segment::FRAME_HEADER_BYTES;
 const DIR: &str = "/journal";
 
 fn options() -> Options {
-    Options { journal_id: [7; 16], segment_bytes: 8 * 1024, segment_age: Duration::from_secs(60) }
+    Options { segment_bytes: 8 * 1024, segment_age: Duration::from_secs(60), ..Options::new([7; 16]) }
 }
 
 type Frames = Vec<(FrameAt, Vec<u8>)>;
@@ -402,6 +405,9 @@ fn the_real_disk_keeps_the_same_promises() {
 enum Step {
     Append(Vec<usize>),
     Sync,
+    Seal,
+    /// Removes one of the sealed segments.
+    Remove(usize),
     Wait(u64),
     FailSync,
     Kill,
@@ -413,6 +419,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => prop::collection::vec(size, 1..6).prop_map(Step::Append),
         5 => Just(Step::Sync),
+        1 => Just(Step::Seal),
+        1 => any::<usize>().prop_map(Step::Remove),
         1 => (1..40_000_u64).prop_map(Step::Wait),
         1 => Just(Step::FailSync),
         1 => Just(Step::Kill),
@@ -430,6 +438,8 @@ struct Model {
     /// Everything that was ever handed over without having been synced: it may survive, with its bytes.
     possible: Vec<Vec<u8>>,
     quarantined: Vec<Damage>,
+    /// Segments that are gone for ever: neither their frames nor their numbers come back.
+    removed: BTreeSet<u32>,
 }
 
 impl Model {
@@ -444,6 +454,7 @@ impl Model {
             );
         }
         for frame in &found {
+            prop_assert!(!self.removed.contains(&frame.0.segment), "removed segment {:?} is back", frame.0);
             prop_assert!(
                 self.synced.contains(frame) || self.possible.contains(&frame.1),
                 "bytes that nobody wrote at {:?}",
@@ -493,6 +504,30 @@ fn run(disk: &FaultyDisk, odds: Odds, steps: &[Step]) -> Result<(), TestCaseErro
                 }
                 Err(error) => outcome = Err(error),
             },
+            Step::Seal => match journal.seal(now_ms) {
+                Ok(sealed) => {
+                    prop_assert_eq!(
+                        sealed,
+                        journal.segments().last().map(|last| last.0).filter(|_| sealed.is_some())
+                    );
+                    model.synced.append(&mut model.pending);
+                    model.possible.clear();
+                }
+                Err(error) => outcome = Err(error),
+            },
+            Step::Remove(which) => {
+                let sealed = journal.segments();
+                if !sealed.is_empty() {
+                    let (segment, bytes) = sealed[which % sealed.len()];
+                    let before = journal.file_bytes();
+                    prop_assert_eq!(journal.remove(segment).map_err(fail)?, bytes);
+                    prop_assert_eq!(journal.file_bytes(), before - bytes);
+                    model.removed.insert(segment);
+                    model.synced.retain(|(at, _)| at.segment != segment);
+                    model.pending.retain(|(at, _)| at.segment != segment);
+                    model.quarantined.retain(|damage| damage.segment != segment);
+                }
+            }
             Step::Wait(ms) => now_ms += ms,
             Step::FailSync => disk.fail_next_syncs(1),
             Step::Kill | Step::PowerCut => {
