@@ -38,9 +38,27 @@ pub mod archive {
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
+    /// An archive's administration as a gRPC service; it belongs on a listener of its own.
+    pub fn admin_server<T: v1::archive_admin_service_server::ArchiveAdminService>(
+        admin: T,
+    ) -> v1::archive_admin_service_server::ArchiveAdminServiceServer<T> {
+        v1::archive_admin_service_server::ArchiveAdminServiceServer::new(admin)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
     /// A client of an archive, with the message limits of this house.
     pub fn client(channel: Channel) -> v1::archive_service_client::ArchiveServiceClient<Channel> {
         v1::archive_service_client::ArchiveServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A client of an archive's administration.
+    pub fn admin_client(
+        channel: Channel,
+    ) -> v1::archive_admin_service_client::ArchiveAdminServiceClient<Channel> {
+        v1::archive_admin_service_client::ArchiveAdminServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
