@@ -4,6 +4,7 @@
 
 mod frame;
 mod index;
+mod index_file;
 mod meta;
 mod order;
 mod select;
