@@ -39,7 +39,9 @@ pub struct FrameAt {
 }
 
 impl FrameAt {
-    pub(crate) fn end(self) -> u64 {
+    /// Where it ends in the file, bytes.
+    #[must_use]
+    pub fn end(self) -> u64 {
         u64::from(self.offset) + FRAME_HEADER_BYTES as u64 + u64::from(self.payload_bytes)
     }
 }
