@@ -24,8 +24,9 @@ mod write;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use poste_journal::Disk;
+use poste_journal::{Disk, DiskFile};
 use poste_wire::Topic;
 
 use crate::record::{Position, Space};
@@ -98,6 +99,10 @@ impl IndexFile {
             }
             opened => opened?,
         };
+        Self::of(file, key)
+    }
+
+    fn of(file: Arc<dyn DiskFile>, key: IndexKey) -> Result<Self, IndexError> {
         let blocks = Blocks::of(file, &key)?;
         let Footer { summary, sections } = blocks.footer(&key)?;
         let spaces = sections.into_iter().map(|sections| (sections, Resident::default())).collect();

@@ -203,7 +203,8 @@ pub(in crate::local) struct RunCursor<'a> {
 
 impl<'a> RunCursor<'a> {
     pub(super) fn new(space: SpaceIndex<'a>, run: Run) -> Self {
-        let places = run.first..run.first.saturating_add(run.count).min(space.len());
+        let end = run.first.saturating_add(run.count).min(space.len());
+        let places = run.first.min(end)..end;
         Self { place: places.start, ranks: Ranks::new(space, space.sections().topic_ranks, places) }
     }
 
