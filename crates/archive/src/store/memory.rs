@@ -1,9 +1,10 @@
 //! The small twin: a store in memory, for the tests of whatever asks an archive. It answers by walking an
 //! ordered map, so its answers are easy to believe and slow.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use parking_lot::RwLock;
+use poste_service::Clock;
 use poste_wire::{Hash, Topic};
 use tokio::sync::watch;
 
@@ -75,20 +76,20 @@ impl ArchiveStore for MemoryStore {
 
     async fn page(&self, query: Query) -> Result<Page, StoreError> {
         let state = self.state.read();
-        let (from, to) = (Position::first_of(query.from_ns), Position::last_of(query.to_ns));
+        let (mut from, mut to) = (Position::first_of(query.from_ns), Position::last_of(query.to_ns));
+        match (query.cursor, query.direction) {
+            (None, _) => {}
+            (Some(cursor), Direction::Ascending) => from = from.max(cursor),
+            (Some(cursor), Direction::Descending) => to = to.min(cursor),
+        }
         let (complete_until_ns, floor_ns) = (state.writers.complete_until_ns(), state.floor(query.space));
         let empty = Page { complete_until_ns, floor_ns, ..Page::default() };
         if from > to {
             return Ok(empty);
         }
         let range = state.records.range((query.space, from)..=(query.space, to)).map(|(_, record)| record);
-        let wanted = |record: &&Record| {
-            query.filter.matches(record.topic)
-                && query.cursor.is_none_or(|cursor| match query.direction {
-                    Direction::Ascending => record.position > cursor,
-                    Direction::Descending => record.position < cursor,
-                })
-        };
+        let wanted =
+            |record: &&Record| query.filter.matches(record.topic) && query.cursor != Some(record.position);
         let page = match query.direction {
             Direction::Ascending => fill(range.filter(wanted), query.max_records, query.max_bytes),
             Direction::Descending => fill(range.rev().filter(wanted), query.max_records, query.max_bytes),
@@ -145,20 +146,9 @@ impl ArchiveStore for MemoryStore {
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         let state = self.state.read();
-        let records: Vec<&Record> = state.records.values().collect();
-        let topics: std::collections::HashSet<Topic> = records.iter().map(|record| record.topic).collect();
-        let space = SpaceStats {
-            space: Space::Waku1,
-            records: records.len() as u64,
-            bytes: records.iter().map(|record| record.body.len() as u64).sum(),
-            topics: topics.len() as u64,
-            oldest_ns: records.first().map(|record| record.position.time_ns),
-            newest_ns: records.last().map(|record| record.position.time_ns),
-            floor_ns: state.floor(Space::Waku1),
-        };
         Ok(StoreStats {
             seq: state.arrivals.len() as u64,
-            spaces: if records.is_empty() { Vec::new() } else { vec![space] },
+            spaces: state.spaces(),
             writable: Some(self.writable.borrow().clone()),
             retention: state.retentions.in_force(),
             ..StoreStats::default()
@@ -175,8 +165,8 @@ impl ArchiveStore for MemoryStore {
         connection: Connection,
         held_back_ns: Option<i64>,
     ) -> Result<(), StoreError> {
-        // Nothing of it outlives the process, so the time of the report does not matter.
-        self.state.write().writers.reports(writer, connection, held_back_ns, i64::MAX);
+        let now_ns = Clock::system().unix_nanos();
+        self.state.write().writers.reports(writer, connection, held_back_ns, now_ns);
         Ok(())
     }
 
@@ -266,6 +256,28 @@ impl State {
         self.floors.get(&space).copied()
     }
 
+    /// Each space that holds something, or has a floor.
+    fn spaces(&self) -> Vec<SpaceStats> {
+        let holding = self.records.keys().map(|(space, _)| *space);
+        let spaces: BTreeSet<Space> = holding.chain(self.floors.keys().copied()).collect();
+        spaces.into_iter().map(|space| self.stats_of(space)).collect()
+    }
+
+    fn stats_of(&self, space: Space) -> SpaceStats {
+        let range = (space, Position::first_of(i64::MIN))..=(space, Position::last_of(i64::MAX));
+        let records: Vec<&Record> = self.records.range(range).map(|(_, record)| record).collect();
+        let topics: HashSet<Topic> = records.iter().map(|record| record.topic).collect();
+        SpaceStats {
+            space,
+            records: records.len() as u64,
+            bytes: records.iter().map(|record| record.body.len() as u64).sum(),
+            topics: topics.len() as u64,
+            oldest_ns: records.first().map(|record| record.position.time_ns),
+            newest_ns: records.last().map(|record| record.position.time_ns),
+            floor_ns: self.floor(space),
+        }
+    }
+
     fn below(&self, space: Space, floor_ns: i64) -> impl Iterator<Item = (&(Space, Position), &Record)> {
         let first = (space, Position::first_of(i64::MIN));
         self.records.range(first..(space, Position::first_of(floor_ns)))
@@ -322,5 +334,16 @@ mod tests {
         (MemoryStore::new(StoreId([1; 16])), ())
     }
 
-    crate::store::conformance::suite!(open);
+    /// As if its state had been durable: the records stay, the connections do not.
+    async fn reopen(store: MemoryStore, _alive: &()) -> MemoryStore {
+        let mut state = store.state.into_inner();
+        state.closed = false;
+        let durable: Vec<_> = state.writers.durable().map(|(id, since_ns)| (id.clone(), since_ns)).collect();
+        state.writers = Writers::restored(durable);
+        let head = watch::Sender::new(state.arrivals.len() as u64);
+        let writable = watch::Sender::new(Writable::Yes);
+        MemoryStore { store_id: store.store_id, state: RwLock::new(state), head, writable }
+    }
+
+    crate::store::conformance::suite!(open, reopen);
 }

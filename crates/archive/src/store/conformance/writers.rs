@@ -1,0 +1,209 @@
+//! Who may still bring what: a model of the writers, and what a page may claim because of them.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use poste_service::Clock;
+use poste_wire::Topic;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::{START, append, envelope, everything, new_record, one_page, seconds};
+use crate::store::{ArchiveStore, Connection, WriterId, WriterStatus};
+
+/// The writers of a store as its trait describes them.
+#[derive(Default)]
+pub(super) struct ModelWriters {
+    writers: BTreeMap<WriterId, ModelWriter>,
+    /// Connections that were followed by others of the same writer.
+    old: Vec<(WriterId, Connection)>,
+}
+
+struct ModelWriter {
+    connection: Option<Connection>,
+    /// What it holds back. Of a writer that has just gone away the store may choose within `away_ns`, once.
+    held_back_ns: Option<i64>,
+    chosen: bool,
+    away_ns: RangeInclusive<i64>,
+}
+
+const TWO_MINUTES_NS: i64 = 120_000_000_000;
+
+impl ModelWriters {
+    pub(super) fn complete_until_ns(&self) -> Option<i64> {
+        self.writers.values().filter_map(|writer| writer.held_back_ns).min()
+    }
+
+    /// The store was opened again: every writer is away.
+    pub(super) fn all_left(&mut self) {
+        self.old.clear();
+        self.writers.values_mut().for_each(ModelWriter::leave);
+    }
+
+    /// One random operation, on the store and here. `latest` is a creation time, in seconds.
+    pub(super) async fn operate(&mut self, store: &dyn ArchiveStore, latest: u32, random: &mut StdRng) {
+        let id: WriterId = ["a", "b", "c"][random.random_range(0..3)].parse().unwrap();
+        let time_ns = seconds(random.random_range(START - 200..latest));
+        let connection = self.writers.get(&id).and_then(|writer| writer.connection);
+        match random.random_range(0..10) {
+            0..3 => {
+                let new = store.writer_connected(&id, time_ns).await.unwrap();
+                self.connected(&id, new, time_ns);
+            }
+            3..6 => {
+                let held_back_ns = match random.random_range(0..4) {
+                    0..2 => Some(time_ns),
+                    2 => Some(i64::MAX - 1),
+                    _ => None,
+                };
+                let Some(connection) = connection else { return };
+                let before_ns = Clock::system().unix_nanos();
+                store.writer_reports(&id, connection, held_back_ns).await.unwrap();
+                self.reported(&id, held_back_ns, before_ns..=Clock::system().unix_nanos());
+            }
+            6 => {
+                // What an older connection says is not heard.
+                let Some((id, connection)) = self.old.pop() else { return };
+                if random.random() {
+                    store.writer_reports(&id, connection, Some(time_ns)).await.unwrap();
+                } else {
+                    store.writer_left(&id, connection, random.random()).await.unwrap();
+                }
+            }
+            7..9 => {
+                let Some(connection) = connection else { return };
+                let goodbye: bool = random.random();
+                store.writer_left(&id, connection, goodbye).await.unwrap();
+                if goodbye {
+                    self.writers.remove(&id);
+                } else if let Some(writer) = self.writers.get_mut(&id) {
+                    writer.leave();
+                }
+            }
+            _ => {
+                let is_away = self.writers.contains_key(&id) && connection.is_none();
+                assert_eq!(store.forget_writer(&id).await.unwrap(), is_away);
+                if is_away {
+                    self.writers.remove(&id);
+                }
+            }
+        }
+        self.check(store).await;
+    }
+
+    fn connected(&mut self, id: &WriterId, new: Connection, at_ns: i64) {
+        match self.writers.get_mut(id) {
+            Some(writer) => {
+                self.old.extend(writer.connection.map(|old| (id.clone(), old)));
+                writer.connection = Some(new);
+                writer.away_ns = at_ns.min(*writer.away_ns.start())..=at_ns.min(*writer.away_ns.end());
+            }
+            None => {
+                let writer = ModelWriter {
+                    connection: Some(new),
+                    held_back_ns: None,
+                    chosen: true,
+                    away_ns: at_ns..=at_ns,
+                };
+                self.writers.insert(id.clone(), writer);
+            }
+        }
+    }
+
+    fn reported(&mut self, id: &WriterId, held_back_ns: Option<i64>, at_ns: RangeInclusive<i64>) {
+        let writer = self.writers.get_mut(id).expect("it is connected");
+        writer.held_back_ns = held_back_ns;
+        let no_later_than = |at_ns: i64| held_back_ns.map_or(at_ns, |held_back_ns| held_back_ns.min(at_ns));
+        writer.away_ns = no_later_than(*at_ns.start()) - TWO_MINUTES_NS..=no_later_than(*at_ns.end());
+    }
+
+    pub(super) async fn check(&mut self, store: &dyn ArchiveStore) {
+        let told = store.writers().await.unwrap();
+        for (writer, told) in self.writers.values_mut().zip(&told).filter(|(writer, _)| !writer.chosen) {
+            let held_back_ns = told.held_back_ns.expect("a writer that is away is waited for");
+            assert!(writer.away_ns.contains(&held_back_ns), "{told:?} is not within {:?}", writer.away_ns);
+            writer.held_back_ns = Some(held_back_ns);
+            writer.away_ns = held_back_ns..=held_back_ns;
+            writer.chosen = true;
+        }
+        let status = |(id, writer): (&WriterId, &ModelWriter)| WriterStatus {
+            writer: id.clone(),
+            connected: writer.connection.is_some(),
+            held_back_ns: writer.held_back_ns,
+        };
+        assert_eq!(told, self.writers.iter().map(status).collect::<Vec<_>>());
+    }
+}
+
+impl ModelWriter {
+    fn leave(&mut self) {
+        if self.connection.take().is_some() {
+            self.chosen = false;
+        }
+    }
+}
+
+async fn complete_until_ns(store: &dyn ArchiveStore) -> Option<i64> {
+    store.page(everything()).await.unwrap().complete_until_ns
+}
+
+pub(crate) async fn writers_are_waited_for(store: Arc<dyn ArchiveStore>) {
+    let store = store.as_ref();
+    let (a, b): (WriterId, WriterId) = ("a".parse().unwrap(), "b".parse().unwrap());
+    assert_eq!(complete_until_ns(store).await, None, "nobody ever wrote here");
+    let first = store.writer_connected(&a, seconds(100)).await.unwrap();
+    assert_eq!(complete_until_ns(store).await, None, "a new writer has said nothing yet");
+    store.writer_reports(&a, first, Some(seconds(70))).await.unwrap();
+    let other = store.writer_connected(&b, seconds(50)).await.unwrap();
+    assert_eq!(complete_until_ns(store).await, Some(seconds(70)));
+    store.writer_left(&b, other, false).await.unwrap();
+    assert_eq!(complete_until_ns(store).await, Some(seconds(50)), "it never said what it held");
+    assert!(!store.forget_writer(&a).await.unwrap(), "it is connected");
+    assert!(store.forget_writer(&b).await.unwrap());
+    assert_eq!(complete_until_ns(store).await, Some(seconds(70)));
+    let second = store.writer_connected(&a, seconds(200)).await.unwrap();
+    assert_eq!(complete_until_ns(store).await, Some(seconds(70)), "it is back, but has not reported");
+    store.writer_reports(&a, first, None).await.unwrap();
+    store.writer_left(&a, first, true).await.unwrap();
+    assert_eq!(complete_until_ns(store).await, Some(seconds(70)), "an old connection is not heard");
+    store.writer_reports(&a, second, None).await.unwrap();
+    assert_eq!(complete_until_ns(store).await, None);
+    let reported_ns = Clock::system().unix_nanos();
+    store.writer_left(&a, second, false).await.unwrap();
+    let away_ns = complete_until_ns(store).await.expect("it may have taken records since its report");
+    assert!((reported_ns - TWO_MINUTES_NS..=reported_ns).contains(&away_ns), "{away_ns}");
+    let third = store.writer_connected(&a, seconds(300)).await.unwrap();
+    store.writer_left(&a, third, true).await.unwrap();
+    assert_eq!((complete_until_ns(store).await, store.writers().await.unwrap()), (None, Vec::new()));
+}
+
+/// A writer hands over what it held back, record by record, and says so, while others read.
+pub(crate) async fn no_page_claims_more_than_it_holds(store: Arc<dyn ArchiveStore>) {
+    const RECORDS: u32 = 300;
+    let id: WriterId = "a".parse().unwrap();
+    let connection = store.writer_connected(&id, seconds(START)).await.unwrap();
+    store.writer_reports(&id, connection, Some(seconds(START))).await.unwrap();
+    let reader = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move {
+            loop {
+                let page = store.page(one_page()).await.unwrap();
+                let complete = page.complete_until_ns.map_or(RECORDS as usize, |until_ns| {
+                    usize::try_from((until_ns - seconds(START)) / 1_000_000_000).unwrap()
+                });
+                assert!(page.records.len() >= complete, "{} of {complete}", page.records.len());
+                if page.complete_until_ns.is_none() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    for n in 0..RECORDS {
+        append(store.as_ref(), vec![new_record(&envelope(START + n, Topic([1; 4]), b"held back"))]).await;
+        let held_back_ns = (n + 1 < RECORDS).then(|| seconds(START + n + 1));
+        store.writer_reports(&id, connection, held_back_ns).await.unwrap();
+    }
+    reader.await.unwrap();
+}
