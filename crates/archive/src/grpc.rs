@@ -1,6 +1,7 @@
-//! The archive over gRPC (`poste.archive.v1`): one file for each call. A stream is a state machine that is
+//! The archive over gRPC (`poste.archive.v1`): one file for each call, and `admin` for what operators call. A stream is a state machine that is
 //! polled by its connection, so a slow or vanished caller costs nothing but itself.
 
+mod admin;
 mod append;
 mod convert;
 mod lookup;
@@ -20,14 +21,20 @@ use poste_service::Clock;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::metrics::RpcMetrics;
+use crate::metrics::{RpcMetrics, StoreMetrics};
+use crate::quota::Quotas;
 use crate::store::ArchiveStore;
+
+pub(crate) use admin::AdminGrpc;
 
 /// The archive service on a store.
 #[derive(Debug, Clone)]
 pub(crate) struct ArchiveGrpc {
     store: Arc<dyn ArchiveStore>,
+    quotas: Quotas,
     metrics: RpcMetrics,
+    /// Where records are counted that do not reach the store.
+    store_metrics: StoreMetrics,
     clock: Clock,
     /// When it is cancelled, streams finish what they have and end.
     stop: CancellationToken,
@@ -36,11 +43,12 @@ pub(crate) struct ArchiveGrpc {
 impl ArchiveGrpc {
     pub(crate) fn new(
         store: Arc<dyn ArchiveStore>,
-        metrics: RpcMetrics,
+        quotas: Quotas,
+        (metrics, store_metrics): (RpcMetrics, StoreMetrics),
         clock: Clock,
         stop: CancellationToken,
     ) -> Self {
-        Self { store, metrics, clock, stop }
+        Self { store, quotas, metrics, store_metrics, clock, stop }
     }
 }
 

@@ -8,9 +8,11 @@
 //! envelope's payload.
 
 mod config;
+pub mod export;
 mod grpc;
 mod local;
 mod metrics;
+mod quota;
 pub mod record;
 mod run;
 pub mod store;

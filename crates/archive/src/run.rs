@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ArchiveConfig, StoreUrl};
-use crate::grpc::ArchiveGrpc;
+use crate::grpc::{AdminGrpc, ArchiveGrpc};
 use crate::local::{LocalOptions, LocalStore};
 use crate::metrics::{RpcMetrics, StoreMetrics};
+use crate::quota::Quotas;
 use crate::store::{ArchiveStore, StoreError, Writable};
 
 const NAME: &str = "archive";
@@ -38,45 +39,71 @@ pub enum StartError {
 /// [`StartError`] when the address cannot be bound or the store not opened.
 pub async fn start(config: ArchiveConfig, context: Context) -> Result<RunningService, StartError> {
     let StoreUrl::Local(dir) = config.store.clone();
+    let metrics = StoreMetrics::register(&context.metrics.scope(NAME));
     let options = LocalOptions {
         segment_bytes: config.segment_size.0,
         segment_age: config.segment_age.into(),
         queue_records: config.queue_records,
         queue_bytes: config.queue_size.as_usize(),
-        metrics: StoreMetrics::register(&context.metrics.scope(NAME)),
+        metrics: metrics.clone(),
         ..LocalOptions::new(dir, context.clock.clone())
     };
     let open = tokio::task::spawn_blocking(move || LocalStore::open(options));
     let store = open.await.unwrap_or(Err(StoreError::Closed))?;
-    start_with_store(Arc::new(store), config, context).await
+    serve(Arc::new(store), metrics, config, context).await
 }
 
-/// Starts the archive on a store that the caller has opened; the archive closes it at its end. The settings
-/// of the store in `config` are not looked at.
+/// Starts the archive on a store that the caller has opened; the archive closes it at its end. Of the settings of the
+/// store in `config` only its retention counts.
 ///
 /// # Errors
-/// [`StartError`] when the address cannot be bound.
+/// [`StartError`] when an address cannot be bound.
 pub async fn start_with_store(
     store: Arc<dyn ArchiveStore>,
+    config: ArchiveConfig,
+    context: Context,
+) -> Result<RunningService, StartError> {
+    serve(store, StoreMetrics::default(), config, context).await
+}
+
+async fn serve(
+    store: Arc<dyn ArchiveStore>,
+    store_metrics: StoreMetrics,
     config: ArchiveConfig,
     context: Context,
 ) -> Result<RunningService, StartError> {
     let check = context.readiness.add("archive.store");
     let listener =
         listener::bind_internal("archive.grpc_listen", config.grpc_listen, config.insecure).await?;
-    let metrics = RpcMetrics::register(&context.metrics.scope(NAME));
-    let service = ArchiveGrpc::new(Arc::clone(&store), metrics, context.clock.clone(), context.stop.clone());
+    let admin_listener =
+        listener::bind_internal("archive.admin_listen", config.admin_listen, config.insecure).await?;
+    // An operator's override, if there is one, goes on counting.
+    let by_operator = false;
+    store.set_retention(config.retention(), by_operator).await?;
+    let metrics = (RpcMetrics::register(&context.metrics.scope(NAME)), store_metrics);
+    let quotas = Quotas::new(config.quota_limits(), context.clock.clone());
+    let (clock, stop) = (&context.clock, &context.stop);
+    let service = ArchiveGrpc::new(Arc::clone(&store), quotas, metrics, clock.clone(), stop.clone());
+    let admin = AdminGrpc::new(Arc::clone(&store), config.retention_rules(), clock.clone(), stop.clone());
     let server = Server::new(context.drain)
         .with(poste_rpc::archive::server(service))
-        .start(listener, context.stop.clone())
+        .start(listener, stop.clone())
         .await?;
-    let addresses = Addresses { grpc: Some(server.local_address()), ..Addresses::default() };
+    let administration = Server::new(context.drain)
+        .with(poste_rpc::archive::admin_server(admin))
+        .start(admin_listener, stop.clone())
+        .await?;
+    let addresses = Addresses {
+        grpc: Some(server.local_address()),
+        admin: Some(administration.local_address()),
+        ..Addresses::default()
+    };
     let writable = store.writable();
     show_writable(&check, &writable.borrow());
     let stop = context.stop.clone();
     let task = tokio::spawn(async move {
-        let mut serving = pin!(server.stopped());
-        // The server ends by itself only by an error, and then so does the archive.
+        let mut serving = pin!(async { tokio::try_join!(server.stopped(), administration.stopped()) });
+        // A server ends by itself only by an error, and then so do the other one and the archive.
         let served = tokio::select! {
             served = &mut serving => served,
             () = watch_writable(&check, writable, &stop) => serving.await,
@@ -84,7 +111,7 @@ pub async fn start_with_store(
         check.not_ready("stopped");
         // What was handed over is finished and synced, also when the server ended by an error.
         store.close().await?;
-        served.map_err(ServiceError::from)
+        served.map(|_| ()).map_err(ServiceError::from)
     });
     Ok(RunningService::new(NAME, addresses, context.stop, task))
 }

@@ -48,6 +48,7 @@ impl Stack {
         let config = ArchiveConfig {
             store: StoreUrl::Local(data.path().join("archive")),
             grpc_listen: ephemeral,
+            admin_listen: ephemeral,
             ..ArchiveConfig::default()
         };
         let archive = poste_archive::start(config, context.for_service()).await?;

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{ArchiveGrpc, convert, stopping};
-use crate::metrics::{Guard, hold};
-use crate::record::{Refusal, Space};
+use crate::metrics::{Guard, StoreMetrics, hold};
+use crate::quota::{Quotas, Reservation};
+use crate::record::Space;
 use crate::store::{ArchiveStore, Connection, Lane, NewRecord, Outcome, WriterId};
 
 const MAX_BATCH_RECORDS: usize = 4096;
@@ -25,6 +26,8 @@ const MAX_BATCHES_IN_FLIGHT: usize = 64;
 /// One writer's stream.
 pub(super) struct Append {
     store: Arc<dyn ArchiveStore>,
+    quotas: Quotas,
+    store_metrics: StoreMetrics,
     writer: ConnectedWriter,
     requests: Streaming<v1::AppendRequest>,
     stop: CancellationToken,
@@ -51,6 +54,8 @@ impl Append {
         let store_id = convert::store_id_bytes(service.store.store_id());
         Ok(Self {
             store: Arc::clone(&service.store),
+            quotas: service.quotas.clone(),
+            store_metrics: service.store_metrics.clone(),
             writer,
             requests,
             stop: service.stop.clone(),
@@ -130,34 +135,50 @@ impl Append {
                 "a batch has 1 to {MAX_BATCH_RECORDS} records and at most {MAX_BATCH_BYTES} bytes of bodies"
             ))));
         }
-        // A record of an unknown space does not spoil the batch; the others keep their places around it.
-        let mut known = Vec::with_capacity(batch.records.len());
-        let mut refusals: Vec<Option<Refusal>> = Vec::with_capacity(batch.records.len());
-        for v1::NewRecord { space, body } in batch.records {
-            match space.parse::<Space>() {
-                Ok(space) => {
-                    known.push(NewRecord { space, body });
-                    refusals.push(None);
-                }
-                Err(refusal) => refusals.push(Some(refusal)),
-            }
+        // A record that the store does not get to see does not spoil the batch; the others keep their places around it.
+        let mut admitted = Vec::with_capacity(batch.records.len());
+        let mut places = Vec::with_capacity(batch.records.len());
+        for record in batch.records {
+            places.push(self.admit(record).map(|(record, reservation)| {
+                admitted.push(record);
+                reservation
+            }));
         }
         let pending =
-            self.store.append(known, Lane::Live).await.map_err(|error| Err(convert::status(&error)))?;
+            self.store.append(admitted, Lane::Live).await.map_err(|error| Err(convert::status(&error)))?;
         let batch_id = batch.batch_id;
         let ack = async move {
             let mut outcomes = pending.await.into_iter();
-            let results = refusals.into_iter().map(|refusal| {
-                let outcome = match refusal {
-                    Some(refusal) => Outcome::Refused(refusal),
-                    None => outcomes.next().unwrap_or_else(|| Outcome::Unavailable(String::new())),
-                };
-                result_message(outcome)
+            let results = places.into_iter().map(|place| {
+                result_message(place.map_or_else(
+                    |outcome| outcome,
+                    |reservation| {
+                        let outcome = outcomes.next().unwrap_or_else(|| Outcome::Unavailable(String::new()));
+                        if outcome != Outcome::Stored {
+                            reservation.give_back();
+                        }
+                        outcome
+                    },
+                ))
             });
             v1::AppendAck { batch_id, results: results.collect() }
         };
         self.in_flight.push(ack.boxed());
         Ok(())
+    }
+
+    /// What goes on to the store, or what becomes of the record without it.
+    fn admit(&self, record: v1::NewRecord) -> Result<(NewRecord, Reservation), Outcome> {
+        let v1::NewRecord { space, body } = record;
+        let space: Space = space.parse().map_err(Outcome::Refused)?;
+        match self.quotas.admit(&self.writer.id, body.len()) {
+            Ok(reservation) => Ok((NewRecord { space, body }, reservation)),
+            Err(reason) => {
+                let outcome = Outcome::OverQuota(reason);
+                self.store_metrics.count_outcomes(std::slice::from_ref(&outcome));
+                Err(outcome)
+            }
+        }
     }
 }
 

@@ -181,8 +181,12 @@ impl Stack {
 }
 
 async fn start_archive(directory: PathBuf, address: SocketAddr, time: &Clock) -> RunningService {
-    let config =
-        ArchiveConfig { store: StoreUrl::Local(directory), grpc_listen: address, ..ArchiveConfig::default() };
+    let config = ArchiveConfig {
+        store: StoreUrl::Local(directory),
+        grpc_listen: address,
+        admin_listen: ([127, 0, 0, 1], 0).into(),
+        ..ArchiveConfig::default()
+    };
     poste_archive::start(config, context(time)).await.unwrap()
 }
 

@@ -1,0 +1,115 @@
+//! `Append`: what becomes of batches, and of the writers behind them.
+
+use super::*;
+
+#[tokio::test]
+async fn every_record_of_a_batch_gets_its_own_outcome() {
+    let (archive, _) = Archive::in_memory().await;
+    let mut writer = Writer::open(archive.client.clone()).await;
+    assert_eq!(writer.store_id, STORE_ID.0.as_slice());
+    let good = envelope(1000, Topic([1; 4]), b"good");
+    let wraps = Envelope::new(10, 11, Topic([1; 4]), b"", 0);
+    let records = vec![
+        record("waku9", good.rlp()),
+        record("waku1", good.rlp()),
+        record("waku1", &Bytes::from_static(b"no envelope")),
+        record("waku1", good.rlp()),
+        record("waku1", wraps.rlp()),
+    ];
+    writer.send_records(77, records);
+    let ack = writer.ack().await;
+    assert_eq!(ack.batch_id, 77);
+    use AppendOutcome::{Duplicate, Refused, Stored};
+    assert_eq!(outcomes(&ack), [Refused, Stored, Refused, Duplicate, Refused]);
+    for result in &ack.results {
+        assert_eq!(result.reason.is_empty(), result.outcome() != Refused, "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_batches_are_in_flight_and_each_is_acknowledged_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = Archive::in_directory(dir.path()).await;
+    let mut writer = Writer::open(archive.client.clone()).await;
+    for batch in 0..300 {
+        writer.send(u64::from(batch), &envelopes(batch * 10..batch * 10 + 10));
+    }
+    let mut seen = Vec::new();
+    for _ in 0..300 {
+        let ack = writer.ack().await;
+        assert_eq!(outcomes(&ack), [AppendOutcome::Stored; 10]);
+        seen.push(ack.batch_id);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..300).collect::<Vec<u64>>());
+    let Writer { requests, mut responses, .. } = writer;
+    drop(requests);
+    assert!(responses.message().await.unwrap().is_none(), "the stream ends when the writer is done");
+}
+
+#[tokio::test]
+async fn an_append_stream_that_breaks_the_rules_is_told_so() {
+    let (archive, _) = Archive::in_memory().await;
+    let batch = v1::append_request::Kind::Batch(v1::AppendBatch::default());
+    let nameless = v1::append_request::Kind::Open(v1::AppendOpen::default());
+    let long = v1::append_request::Kind::Open(v1::AppendOpen { writer_id: "x".repeat(129) });
+    for first in [batch, nameless, long] {
+        let status = append_stream(archive.client.clone(), first).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    let one = envelopes(0..1).remove(0);
+    let large = Bytes::from(vec![0; 1024 * 1024]);
+    let mut heavy = vec![record("waku1", &large); 4];
+    heavy.push(record("waku1", one.rlp()));
+    let wrong = [
+        (vec![], Code::InvalidArgument),
+        (vec![record("waku1", one.rlp()); 4097], Code::InvalidArgument),
+        (heavy, Code::InvalidArgument),
+        // So large that it is not even read.
+        (vec![record("waku1", &large); 5], Code::OutOfRange),
+    ];
+    for (records, code) in wrong {
+        let mut writer = Writer::open(archive.client.clone()).await;
+        writer.send(1, std::slice::from_ref(&one));
+        writer.send_records(2, records);
+        assert_eq!(writer.ack().await.batch_id, 1, "what came before is acknowledged");
+        assert_eq!(writer.end().await.unwrap_err().code(), code);
+    }
+}
+
+#[tokio::test]
+async fn a_writer_over_its_quota_is_told_so_record_by_record() {
+    use AppendOutcome::{Duplicate, OverQuota, Refused, Stored};
+    let dir = tempfile::tempdir().unwrap();
+    let config = ArchiveConfig {
+        store: StoreUrl::Local(dir.path().to_owned()),
+        writer_quota_medium: poste_service::config::ByteSize(64 * 1024),
+        ..config()
+    };
+    let context = Context::new(Duration::from_secs(10));
+    let archive = Archive::of(start(config, context.clone()).await.unwrap(), context);
+    let medium = |n: u32| envelope(1000 + n, topic(1), &[n as u8; 20 * 1024]);
+    let broken = Bytes::from(vec![0; 20 * 1024]);
+    let small = envelope(1000, topic(1), b"small");
+    let mut writer = Writer::open(archive.client.clone()).await;
+    let records = vec![
+        record("waku1", medium(0).rlp()),
+        record("waku1", &broken),
+        record("waku9", medium(8).rlp()),
+        record("waku1", medium(1).rlp()),
+        // Neither the broken one nor the one of another space counts.
+        record("waku1", small.rlp()),
+    ];
+    writer.send_records(1, records);
+    assert_eq!(outcomes(&writer.ack().await), [Stored, Refused, Refused, Stored, Stored]);
+    writer.send_records(2, vec![record("waku1", medium(0).rlp()); 1]);
+    assert_eq!(outcomes(&writer.ack().await), [Duplicate], "and so does not count again");
+    let records = [medium(2), medium(3), small].map(|envelope| record("waku1", envelope.rlp())).to_vec();
+    writer.send_records(3, records);
+    let ack = writer.ack().await;
+    assert_eq!(outcomes(&ack), [Stored, OverQuota, Duplicate]);
+    assert!(ack.results[1].reason.contains("medium records"), "{:?}", ack.results[1]);
+    let metrics = archive.context.metrics.encode().unwrap();
+    let line = "poste_archive_append_records_total{outcome=\"over_quota\"} 1";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
+}
