@@ -24,6 +24,21 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" >&2
 }
 
+# Whether file systems of the tests' own can be made on loop devices, filled up, and cut off from their power. It tries:
+# root in a container may not.
+can_mount() {
+    PATH=$PATH:/usr/sbin:/sbin
+    [ "$(id -u)" = 0 ] && have mount && have mkfs.ext4 && have python3 || return 1
+    local probe mounted=false
+    probe=$(mktemp -d)
+    mkdir "$probe/mounted"
+    truncate --size 8M "$probe/image"
+    mkfs.ext4 -q "$probe/image" && mount -o loop "$probe/image" "$probe/mounted" && mounted=true
+    ! $mounted || umount "$probe/mounted"
+    rm -r "$probe"
+    $mounted
+}
+
 # Without Rust and a C compiler nothing can be built.
 need_rust() {
     have cargo || die "cargo is not on the PATH. Install Rust 1.90 or later: https://rustup.rs"

@@ -49,6 +49,13 @@ impl Process {
         self.child.id()
     }
 
+    /// A value of its `/proc/…/status` in KiB, such as `VmRSS`, its resident memory.
+    pub fn memory_kib(&self, name: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        Ok(value.with_context(|| format!("no {name}"))?.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// Starts `command`; `name` is what errors call it.
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
         let mut child = command

@@ -1,6 +1,6 @@
 //! Tools that a test needs and a host may lack.
 
-/// Whether this run does without `tool` (`go` or `docker`) because `POSTE_SKIP`, a list separated by commas, names it.
+/// Whether this run does without `tool` (`go`, `docker` or `loop`) because `POSTE_SKIP`, a list separated by commas, names it.
 /// Says so on stderr. A tool that is not named must be there, or the test fails.
 pub fn skipped(tool: &str) -> bool {
     let listed = std::env::var("POSTE_SKIP").unwrap_or_default();

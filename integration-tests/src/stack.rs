@@ -45,10 +45,7 @@ impl Stack {
 
     /// Its resident memory now, KiB.
     pub fn resident_kib(&self) -> Result<u64> {
-        let process = self.process.as_ref().context("it runs")?;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a VmRSS line")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        self.process.as_ref().context("it runs")?.memory_kib("VmRSS")
     }
 
     /// Kills it at once (SIGKILL), as a power button would end the process.
@@ -108,7 +105,12 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
 
 /// Starts a server and waits for its ready line.
 pub fn start(name: &str, command: &mut Command) -> Result<(Process, Value)> {
+    start_within(name, command, START)
+}
+
+/// The same with another patience.
+pub fn start_within(name: &str, command: &mut Command, within: Duration) -> Result<(Process, Value)> {
     let process = Process::start(name, command)?;
-    let ready = process.event("ready", START)?;
+    let ready = process.event("ready", within)?;
     Ok((process, ready))
 }
