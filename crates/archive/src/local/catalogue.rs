@@ -26,10 +26,8 @@ use crate::store::Lane;
 /// Where sled has its files, in the store's directory.
 const SLED_DIR: &str = "catalogue";
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// Without a flusher sled never gives room back: beyond this it is made anew from what it holds.
-const RENEW_BYTES: u64 = 64 * 1024 * 1024;
-
-/// The catalogue of a store, or none: then it remembers nothing and says so by being empty.
+/// The catalogue of a store, or none: then it remembers nothing, and says so when it is asked. It may become absent
+/// at any time, so an answer is to be believed only when there is one.
 pub(super) struct Catalogue {
     dir: PathBuf,
     sled: Mutex<Option<Sled>>,
@@ -41,8 +39,6 @@ struct Sled {
     segments: Tree,
     /// Name of the space, a zero byte and the first byte of the topic, to a chunk.
     topics: Tree,
-    /// It is made anew when its files are larger than this.
-    renew_bytes: u64,
 }
 
 impl Catalogue {
@@ -69,32 +65,31 @@ impl Catalogue {
         self.sled.lock().is_none()
     }
 
-    /// The summary of each segment, ordered by lane and number.
-    pub(super) fn segments(&self) -> Vec<(Lane, u32, Vec<u8>)> {
-        let all = self.with(|sled| {
+    /// The summary of each segment, ordered by lane and number; `None` when the catalogue is absent.
+    pub(super) fn segments(&self) -> Option<Vec<(Lane, u32, Vec<u8>)>> {
+        self.with(|sled| {
             let all = sled.segments.iter().map(|entry| {
                 let (key, summary) = entry?;
                 let (lane, number) = segment_of(&key).ok_or_else(damaged)?;
                 Ok((lane, number, summary.to_vec()))
             });
             all.collect()
-        });
-        all.unwrap_or_default()
+        })
     }
 
     /// Remembers the summary of a segment, in place of an earlier one.
     pub(super) fn put_segment(&self, lane: Lane, number: u32, summary: &[u8]) {
-        self.change(|sled| sled.segments.insert(segment_key(lane, number), summary).map(|_| ()));
+        self.with(|sled| sled.segments.insert(segment_key(lane, number), summary).map(|_| ()));
     }
 
     /// Forgets a segment.
     pub(super) fn remove_segment(&self, lane: Lane, number: u32) {
-        self.change(|sled| sled.segments.remove(segment_key(lane, number)).map(|_| ()));
+        self.with(|sled| sled.segments.remove(segment_key(lane, number)).map(|_| ()));
     }
 
-    /// The topics of a space, sorted.
-    pub(super) fn load_topics(&self, space: Space) -> Vec<(Topic, TopicSpan)> {
-        let all = self.with(|sled| {
+    /// The topics of a space, sorted; `None` when the catalogue is absent.
+    pub(super) fn load_topics(&self, space: Space) -> Option<Vec<(Topic, TopicSpan)>> {
+        self.with(|sled| {
             let mut spans = Vec::new();
             for entry in sled.topics.scan_prefix(chunk_prefix(space)) {
                 let (key, chunk) = entry?;
@@ -102,8 +97,7 @@ impl Catalogue {
                 spans.extend(chunk::decode(first, &chunk).ok_or_else(damaged)?);
             }
             Ok(spans)
-        });
-        all.unwrap_or_default()
+        })
     }
 
     /// Remembers spans of topics, in place of earlier ones of the same topics; all of them or none.
@@ -112,7 +106,7 @@ impl Catalogue {
         for (topic, span) in changed {
             chunks.entry(topic.0[0]).or_default().insert(topic, span);
         }
-        self.change(|sled| {
+        self.with(|sled| {
             let mut batch = Batch::default();
             for (first, changed) in chunks {
                 let key = chunk_key(space, first);
@@ -129,7 +123,7 @@ impl Catalogue {
 
     /// Forgets the topics of a space.
     pub(super) fn clear_topics(&self, space: Space) {
-        self.change(|sled| {
+        self.with(|sled| {
             let mut batch = Batch::default();
             for key in sled.topics.scan_prefix(chunk_prefix(space)).keys() {
                 batch.remove(key?);
@@ -167,10 +161,10 @@ impl Catalogue {
         Ok((Sled::open(&dir.join(SLED_DIR))?, false))
     }
 
-    /// Asks sled. `None` when there is none, or none any more.
-    fn with<T>(&self, ask: impl FnOnce(&mut Sled) -> sled::Result<T>) -> Option<T> {
+    /// Asks sled, or tells it something. `None` when there is none, or none any more.
+    fn with<T>(&self, ask: impl FnOnce(&Sled) -> sled::Result<T>) -> Option<T> {
         let mut sled = self.sled.lock();
-        let open = sled.as_mut()?;
+        let open = sled.as_ref()?;
         match guarded(|| Ok(ask(open)?)) {
             Ok(answer) => Some(answer),
             Err(reason) => {
@@ -182,15 +176,6 @@ impl Catalogue {
                 None
             }
         }
-    }
-
-    /// Tells sled something, and makes it anew when it has grown too much by that.
-    fn change(&self, change: impl FnOnce(&Sled) -> sled::Result<()>) {
-        let dir = self.dir.join(SLED_DIR);
-        self.with(|sled| {
-            change(sled)?;
-            if sled.db.size_on_disk()? > sled.renew_bytes { sled.renew(&dir) } else { Ok(()) }
-        });
     }
 }
 
@@ -206,25 +191,8 @@ impl Sled {
             let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
             let db = config.mode(sled::Mode::LowSpace).open()?;
             let (segments, topics) = (db.open_tree("segments")?, db.open_tree("topics")?);
-            Ok(Self { db, segments, topics, renew_bytes: RENEW_BYTES })
+            Ok(Self { db, segments, topics })
         })
-    }
-
-    /// Puts what it holds into new files in place of its own.
-    fn renew(&mut self, dir: &Path) -> sled::Result<()> {
-        let all = |tree: &Tree| tree.iter().collect::<sled::Result<Vec<_>>>();
-        let (segments, topics) = (all(&self.segments)?, all(&self.topics)?);
-        // The old files lose their names and not their owner: it is still open.
-        fs::remove_dir_all(dir)?;
-        let new = Self::open(dir)?;
-        for (tree, entries) in [(&new.segments, segments), (&new.topics, topics)] {
-            let mut batch = Batch::default();
-            entries.into_iter().for_each(|(key, value)| batch.insert(key, value));
-            tree.apply_batch(batch)?;
-        }
-        let renew_bytes = RENEW_BYTES.max(new.db.size_on_disk()?.saturating_mul(4));
-        *self = Self { renew_bytes, ..new };
-        Ok(())
     }
 }
 
