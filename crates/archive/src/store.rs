@@ -89,7 +89,7 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
 
     /// A writer has connected, at this time (nanoseconds since 1970). From now on, and durably, it is one that
     /// may hold records back: until it says goodbye, or is forgotten. What is believed of it while it is
-    /// connected is its last report; before the first, what was believed before (nothing of a new one).
+    /// connected is its last report; before the first, what would be if it were away (nothing of a new one).
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when that cannot be made durable,

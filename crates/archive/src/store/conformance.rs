@@ -19,11 +19,13 @@ mod retention;
 mod walks;
 mod writers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use poste_wire::{Envelope, Topic};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{
@@ -245,6 +247,30 @@ async fn follow(store: &dyn ArchiveStore, mut query: TailQuery) -> Vec<Record> {
         query.after = scanned;
     }
     all
+}
+
+/// One task gives turns to another. It ends with the giver, so that nobody waits for the turns of one that failed.
+struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    fn new() -> (Self, Arc<Semaphore>) {
+        let turns = Arc::new(Semaphore::new(0));
+        (Self(Arc::clone(&turns)), turns)
+    }
+
+    fn give(&self, turns: usize) {
+        self.0.add_permits(turns);
+    }
+}
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+async fn turn(turns: &Semaphore) {
+    turns.acquire().await.expect("the other task goes on").forget();
 }
 
 /// The seed of this run, told to whoever wants to repeat it.

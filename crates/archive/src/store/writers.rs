@@ -96,7 +96,8 @@ impl Writers {
         self.writers.values().filter_map(Writer::held_back).min()
     }
 
-    /// A writer connects. What it held back before counts until its first report.
+    /// A writer connects. What it would hold back if it were away counts until its first report, even when nobody
+    /// has noticed yet that its connection before broke.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] when there are too many.
@@ -106,7 +107,7 @@ impl Writers {
         let known = self.writers.len();
         match self.writers.get_mut(id) {
             Some(writer) => {
-                writer.held_back_ns = writer.held_back();
+                writer.held_back_ns = Some(writer.since_ns);
                 writer.connection = Some(connection);
                 writer.since_ns = writer.since_ns.min(at_ns);
             }
@@ -240,8 +241,9 @@ mod tests {
         let old = writers.connected(&id("a"), 100).unwrap();
         let new = writers.connected(&id("a"), 200).unwrap();
         assert!(!writers.left(&id("a"), old, true), "its goodbye comes late");
-        writers.reports(&id("a"), old, Some(50), 210);
-        assert_eq!(writers.complete_until_ns(), None);
+        assert_eq!(writers.complete_until_ns(), Some(100), "it may have lost the connection before");
+        writers.reports(&id("a"), old, None, 210);
+        assert_eq!(writers.complete_until_ns(), Some(100));
         writers.left(&id("a"), new, false);
         assert_eq!(writers.complete_until_ns(), Some(100));
     }

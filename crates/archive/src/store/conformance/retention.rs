@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use poste_wire::{Hash, Topic};
 use rand::RngExt;
-use tokio::sync::Semaphore;
 
 use super::{
-    START, append, append_to, envelope, everything, fill, new_record, one_page, seconds, seeded, tail_after,
+    START, Turns, append, append_to, envelope, everything, fill, new_record, one_page, seconds, seeded,
+    tail_after, turn,
 };
 use crate::record::{Position, Record, Refusal, Space};
 use crate::store::{ArchiveStore, Direction, Filter, Lane, NewRecord, Outcome, Query};
@@ -93,19 +93,25 @@ pub(crate) async fn j7_a_floor_is_told_and_never_sinks(store: Arc<dyn ArchiveSto
 pub(crate) async fn j7_a_floor_is_told_before_records_vanish(store: Arc<dyn ArchiveStore>) {
     fill(store.as_ref(), (0..2 * SPAN).map(record)).await;
     let known: Arc<[Record]> = store.page(one_page()).await.unwrap().records.into();
-    let (done, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(0)));
+    let done = Arc::new(AtomicBool::new(false));
+    let (turns, asked) = Turns::new();
+    let turns = Arc::new(turns);
     let reader = |store: Arc<dyn ArchiveStore>| {
-        let (known, done, asked) = (Arc::clone(&known), Arc::clone(&done), Arc::clone(&asked));
+        let (known, done, turns) = (Arc::clone(&known), Arc::clone(&done), Arc::clone(&turns));
         let mut random = seeded();
         async move {
             let mut floor_ns = None;
             while !done.load(Ordering::Acquire) {
+                // The floor rises during one of the questions.
+                let during = random.random_range(0..3);
+                let ask = |number| turns.give(usize::from(number == during));
                 let topic = known[random.random_range(0..known.len())].topic;
                 let (filter, direction) = match random.random_range(0..3) {
                     0 => (Filter::Topics(vec![topic]), Direction::Descending),
                     1 => (Filter::Everything, Direction::Descending),
                     _ => (Filter::Everything, Direction::Ascending),
                 };
+                ask(0);
                 let page =
                     store.page(Query { filter: filter.clone(), direction, ..one_page() }).await.unwrap();
                 assert!(page.floor_ns >= floor_ns, "{:?} after {floor_ns:?}", page.floor_ns);
@@ -113,23 +119,24 @@ pub(crate) async fn j7_a_floor_is_told_before_records_vanish(store: Arc<dyn Arch
                 let wanted = known.iter().filter(|record| filter.matches(record.topic)).collect();
                 check_told(&page.records, wanted, page.floor_ns);
                 let after = known[random.random_range(0..known.len())].seq;
+                ask(1);
                 let arrived = store.tail(tail_after(after)).await.unwrap().records;
                 let from = after.max(store.retired_seq());
                 let lacks = |record: &&Record| record.seq > from && !arrived.contains(record);
                 assert_eq!(known.iter().find(lacks), None, "behind {from}, and not told");
                 let ids: Vec<Hash> = known.iter().map(|record| record.position.id).collect();
+                ask(2);
                 let found = store.lookup(Space::Waku1, ids, true).await.unwrap();
                 let found: Vec<Record> = found.into_iter().flatten().collect();
                 let told = store.page(everything()).await.unwrap().floor_ns;
                 check_told(&found, known.iter().collect(), told);
-                asked.add_permits(1);
             }
         }
     };
     let readers = [0, 1].map(|_| tokio::spawn(reader(Arc::clone(&store))));
+    drop(turns);
     for time in (START..=START + SPAN).step_by(10) {
-        // The readers are somewhere in the middle of their questions.
-        asked.acquire().await.unwrap().forget();
+        turn(&asked).await;
         let retired = store.retire(Space::Waku1, seconds(time)).await.unwrap();
         assert_eq!(retired.floor_ns, Some(seconds(time)));
         let page = store.page(one_page()).await.unwrap();
@@ -152,31 +159,31 @@ fn check_told(found: &[Record], wanted: Vec<&Record>, floor_ns: Option<i64>) {
 /// Records are on their way while the floor rises over them.
 pub(crate) async fn j7_what_arrives_below_a_rising_floor_is_not_seen(store: Arc<dyn ArchiveStore>) {
     const RECORDS: u32 = 900;
-    let (appended, appending) = (Arc::new(Semaphore::new(0)), Arc::clone(&store));
-    let written = Arc::clone(&appended);
+    let (turns, written) = Turns::new();
+    let appending = Arc::clone(&store);
     let writer = tokio::spawn(async move {
         let mut pending = Vec::new();
         for first in (0..RECORDS).step_by(10) {
             let lane = if first % 30 == 0 { Lane::Imported } else { Lane::Live };
             let batch: Vec<NewRecord> = (first..first + 10).map(record).collect();
             pending.push((batch.clone(), appending.append(batch, lane).await.unwrap()));
-            appended.add_permits(1);
+            turns.give(1);
         }
         let mut outcomes = Vec::new();
         for (batch, pending) in pending {
             outcomes.extend(batch.into_iter().zip(pending.await));
         }
-        outcomes
+        (outcomes, turns)
     });
     let mut floor_ns = 0;
     for time in (START..START + SPAN / 2).step_by(5) {
-        written.acquire().await.unwrap().forget();
+        turn(&written).await;
         floor_ns = seconds(time);
         store.retire(Space::Waku1, floor_ns).await.unwrap();
         let seen = store.page(one_page()).await.unwrap().records;
         assert!(seen.iter().all(|record| record.position.time_ns >= floor_ns));
     }
-    let outcomes = writer.await.unwrap();
+    let (outcomes, _) = writer.await.unwrap();
     let ids = outcomes.iter().map(|(record, _)| Hash::of(&record.body)).collect();
     let found = store.lookup(Space::Waku1, ids, false).await.unwrap();
     assert_eq!(outcomes.len(), RECORDS as usize);

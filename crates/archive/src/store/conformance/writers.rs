@@ -9,7 +9,7 @@ use poste_wire::Topic;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::{START, append, envelope, everything, new_record, one_page, seconds};
+use super::{START, Turns, append, envelope, everything, new_record, one_page, seconds, turn};
 use crate::store::{ArchiveStore, Connection, WriterId, WriterStatus};
 
 /// The writers of a store as its trait describes them.
@@ -22,10 +22,11 @@ pub(super) struct ModelWriters {
 
 struct ModelWriter {
     connection: Option<Connection>,
-    /// What it holds back. Of a writer that has just gone away the store may choose within `away_ns`, once.
     held_back_ns: Option<i64>,
-    chosen: bool,
+    /// What it would hold back if it were away: the store may choose within this.
     away_ns: RangeInclusive<i64>,
+    /// It has gone away, and what the store chose is not known yet.
+    choice_ns: Option<RangeInclusive<i64>>,
 }
 
 const TWO_MINUTES_NS: i64 = 120_000_000_000;
@@ -95,7 +96,9 @@ impl ModelWriters {
     fn connected(&mut self, id: &WriterId, new: Connection, at_ns: i64) {
         match self.writers.get_mut(id) {
             Some(writer) => {
+                // A connection that another follows may have broken without anybody noticing.
                 self.old.extend(writer.connection.map(|old| (id.clone(), old)));
+                writer.leave();
                 writer.connection = Some(new);
                 writer.away_ns = at_ns.min(*writer.away_ns.start())..=at_ns.min(*writer.away_ns.end());
             }
@@ -103,8 +106,8 @@ impl ModelWriters {
                 let writer = ModelWriter {
                     connection: Some(new),
                     held_back_ns: None,
-                    chosen: true,
                     away_ns: at_ns..=at_ns,
+                    choice_ns: None,
                 };
                 self.writers.insert(id.clone(), writer);
             }
@@ -113,19 +116,20 @@ impl ModelWriters {
 
     fn reported(&mut self, id: &WriterId, held_back_ns: Option<i64>, at_ns: RangeInclusive<i64>) {
         let writer = self.writers.get_mut(id).expect("it is connected");
-        writer.held_back_ns = held_back_ns;
+        (writer.held_back_ns, writer.choice_ns) = (held_back_ns, None);
         let no_later_than = |at_ns: i64| held_back_ns.map_or(at_ns, |held_back_ns| held_back_ns.min(at_ns));
         writer.away_ns = no_later_than(*at_ns.start()) - TWO_MINUTES_NS..=no_later_than(*at_ns.end());
     }
 
     pub(super) async fn check(&mut self, store: &dyn ArchiveStore) {
         let told = store.writers().await.unwrap();
-        for (writer, told) in self.writers.values_mut().zip(&told).filter(|(writer, _)| !writer.chosen) {
+        for (writer, told) in self.writers.values_mut().zip(&told) {
+            let Some(choice_ns) = writer.choice_ns.take() else { continue };
             let held_back_ns = told.held_back_ns.expect("a writer that is away is waited for");
-            assert!(writer.away_ns.contains(&held_back_ns), "{told:?} is not within {:?}", writer.away_ns);
+            assert!(choice_ns.contains(&held_back_ns), "{told:?} is not within {choice_ns:?}");
             writer.held_back_ns = Some(held_back_ns);
-            writer.away_ns = held_back_ns..=held_back_ns;
-            writer.chosen = true;
+            let away_ns = held_back_ns.min(*writer.away_ns.end());
+            writer.away_ns = away_ns..=away_ns;
         }
         let status = |(id, writer): (&WriterId, &ModelWriter)| WriterStatus {
             writer: id.clone(),
@@ -139,7 +143,7 @@ impl ModelWriters {
 impl ModelWriter {
     fn leave(&mut self) {
         if self.connection.take().is_some() {
-            self.chosen = false;
+            self.choice_ns = Some(self.away_ns.clone());
         }
     }
 }
@@ -184,10 +188,12 @@ pub(crate) async fn no_page_claims_more_than_it_holds(store: Arc<dyn ArchiveStor
     let id: WriterId = "a".parse().unwrap();
     let connection = store.writer_connected(&id, seconds(START)).await.unwrap();
     store.writer_reports(&id, connection, Some(seconds(START))).await.unwrap();
+    let (turns, asked) = Turns::new();
     let reader = tokio::spawn({
         let store = Arc::clone(&store);
         async move {
             loop {
+                turns.give(1);
                 let page = store.page(one_page()).await.unwrap();
                 let complete = page.complete_until_ns.map_or(RECORDS as usize, |until_ns| {
                     usize::try_from((until_ns - seconds(START)) / 1_000_000_000).unwrap()
@@ -196,11 +202,11 @@ pub(crate) async fn no_page_claims_more_than_it_holds(store: Arc<dyn ArchiveStor
                 if page.complete_until_ns.is_none() {
                     return;
                 }
-                tokio::task::yield_now().await;
             }
         }
     });
     for n in 0..RECORDS {
+        turn(&asked).await;
         append(store.as_ref(), vec![new_record(&envelope(START + n, Topic([1; 4]), b"held back"))]).await;
         let held_back_ns = (n + 1 < RECORDS).then(|| seconds(START + n + 1));
         store.writer_reports(&id, connection, held_back_ns).await.unwrap();
