@@ -365,7 +365,7 @@ fn parts_that_contradict_each_other_are_noticed() {
         let start = number as usize * BLOCK_BYTES;
         let content = start..start + CONTENT_BYTES;
         let used = good[content.clone()].iter().rposition(|byte| *byte != 0).unwrap();
-        for _ in 0..60 {
+        for _ in 0..40 {
             let mut bad = good.clone();
             let at = content.start + random.random_range(0..=used);
             bad[at] ^= random.random_range(1..=255_u8);
@@ -387,6 +387,9 @@ fn touch_all(file: &IndexFile) {
     let Some(space) = file.space(SPACE) else { return };
     let mut cursor = space.entries(0);
     while let Ok(Some(entry)) = cursor.next() {
+        if entry.seq % 8 != 0 {
+            continue;
+        }
         let _ = (space.find(&entry.position), space.find_id(&entry.position.id));
         let _ = space.arrivals(entry.seq).and_then(|mut arrivals| arrivals.next());
     }
