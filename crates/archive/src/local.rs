@@ -1,45 +1,72 @@
-//! The local store, the embedded default: one directory, one owner. Its truth is the journal; the index in
-//! memory is rebuilt from it at every start. One thread writes: it takes what is queued, writes it, syncs
-//! once, publishes it to the index, and only then acknowledges (J1).
+//! The local store, the embedded default: one directory, one owner. Its truth is the journal: segments in order of
+//! arrival, and a small `meta`; everything else is derived and can be deleted while the process is stopped.
+//!
+//! One thread writes ([`writer`]): it takes what is queued, writes it, syncs once, publishes it to the index of the open
+//! segment, and only then acknowledges (J1). One thread looks after the rest ([`keeper`]): index files of sealed
+//! segments, the catalogue, retention. Questions ([`page`], [`tail`]) go to the parts, one for each segment, whose
+//! ranges they overlap.
+//!
+//! ```text
+//! meta.0 meta.1                     what cannot be derived (meta.rs)
+//! segment-0000000007.journal        records in order of arrival (frame.rs, poste_journal)
+//! segment-0000000007.index          where they are, by position, topic, id and arrival (index_file.rs)
+//! imported/segment-…                the same for imported history
+//! catalogue/ catalogue.clean        sled: what many footers would cost (catalogue.rs)
+//! ```
 
+mod build;
+mod catalogue;
 mod frame;
 mod index;
 mod index_file;
+mod keeper;
 mod meta;
+mod open;
 mod order;
+mod page;
+mod part;
+mod question;
+mod read;
+mod retention;
+mod sealed;
 mod select;
+mod shared;
+mod tail;
 #[cfg(test)]
 mod tests;
+mod topics;
+mod verify;
+mod view;
 mod writer;
 
+use std::collections::HashSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
-use poste_journal::{
-    Damage, DirectoryLock, Disk, FrameAt, Journal, JournalError, Options, Reader, RealDisk, Recovery,
-};
+use parking_lot::Mutex;
+use poste_journal::{Disk, JournalError, RealDisk};
 use poste_service::Clock;
-use poste_wire::Hash;
+use poste_wire::{Hash, Topic};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::metrics::StoreMetrics;
 use crate::record::{Derived, Record, Space};
 use crate::store::{
     ArchiveStore, Connection, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query, Retention,
-    Retentions, Retired, StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification, Writable,
-    WriterId, WriterStatus, Writers,
+    Retentions, Retired, SpaceStats, StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification,
+    Writable, WriterId, WriterStatus,
 };
-use index::Index;
-use meta::Meta;
-use select::{Chosen, Selection};
-use writer::{Job, NewEntry, Writer};
+use part::{Part, SegmentId};
+use question::TailQuestion;
+use read::Found;
+use shared::{Shared, lane_dir};
+use writer::{Command, Job, NewEntry};
 
 /// How a local store is opened.
 #[derive(Debug, Clone)]
@@ -48,7 +75,9 @@ pub struct LocalOptions {
     pub dir: PathBuf,
     /// The disk it is on.
     pub disk: Arc<dyn Disk>,
-    /// Tells the age of segments.
+    /// Whether a catalogue is kept, which only a real disk can hold.
+    pub catalogue: bool,
+    /// Tells the age of segments and of records.
     pub clock: Clock,
     /// A segment is sealed before it would grow beyond this many bytes.
     pub segment_bytes: u64,
@@ -58,6 +87,8 @@ pub struct LocalOptions {
     pub queue_records: usize,
     /// The most bytes of bodies that wait for the disk.
     pub queue_bytes: usize,
+    /// Only records of these topics are kept; all, if there are none given.
+    pub keep_topics: Option<HashSet<Topic>>,
     /// Where the store counts.
     pub metrics: StoreMetrics,
 }
@@ -69,11 +100,13 @@ impl LocalOptions {
         Self {
             dir: dir.into(),
             disk: Arc::new(RealDisk),
+            catalogue: true,
             clock,
             segment_bytes: 256 * 1024 * 1024,
             segment_age: Duration::from_secs(3600),
             queue_records: 32_768,
             queue_bytes: 64 * 1024 * 1024,
+            keep_topics: None,
             metrics: StoreMetrics::default(),
         }
     }
@@ -82,29 +115,20 @@ impl LocalOptions {
 /// Records in a directory. Dropping it finishes what was handed over and waits for that.
 pub struct LocalStore {
     shared: Arc<Shared>,
-    jobs: Mutex<Option<SyncSender<Job>>>,
-    thread: Mutex<Option<JoinHandle<Result<(), JournalError>>>>,
+    threads: Mutex<Option<Threads>>,
+    commands: Mutex<Option<SyncSender<Command>>>,
+    keep_topics: Option<Arc<HashSet<Topic>>>,
     queue_records: Arc<Semaphore>,
     queue_bytes: Arc<Semaphore>,
     limits: (usize, usize),
     /// Answers that are being put together: each holds up to a page of bodies.
     questions: Arc<Semaphore>,
-    retentions: Mutex<Retentions>,
 }
 
-/// What the writer and the readers share.
-#[derive(Debug)]
-struct Shared {
-    store_id: StoreId,
-    index: RwLock<Index>,
-    reader: Reader,
-    head: watch::Sender<u64>,
-    writable: watch::Sender<Writable>,
-    writers: Mutex<Writers>,
-    file_bytes: AtomicU64,
-    quarantined: AtomicU64,
-    quarantined_bytes: AtomicU64,
-    metrics: StoreMetrics,
+/// The threads of a store. The keeper sends to the writer, so it ends first.
+struct Threads {
+    keeper: JoinHandle<()>,
+    writer: JoinHandle<Result<(), JournalError>>,
 }
 
 impl LocalStore {
@@ -115,71 +139,15 @@ impl LocalStore {
     /// Questions that are answered at a time; more wait.
     const MAX_QUESTIONS: usize = 32;
 
-    /// Opens the store in its directory, or makes one there, and replays its journal. It blocks: every body is
-    /// hashed again, which takes some 7 seconds per million envelopes of 300 bytes on a busy machine of 2026.
+    /// Opens the store in its directory, or makes one there. It blocks while it reads the footers of the index files
+    /// and replays the open segments, at most some seconds; segments whose index file is missing are indexed
+    /// afterwards, and until then answers are not complete and say so.
     ///
     /// # Errors
     /// [`crate::store::ErrorKind::Busy`] when another process has the directory, `Corrupt` when its files are
     /// not those of a store of this program, `Unavailable` when the disk refuses.
     pub fn open(options: LocalOptions) -> Result<Self, StoreError> {
-        let limits = (options.queue_records, options.queue_bytes.min(Self::MAX_QUEUE_BYTES));
-        let begun = Instant::now();
-        let lock = DirectoryLock::acquire(Arc::clone(&options.disk), &options.dir)?;
-        let store_id = Meta::open(&lock)?.store_id;
-        let journal_options = Options {
-            journal_id: store_id.0,
-            segment_bytes: options.segment_bytes,
-            segment_age: options.segment_age,
-        };
-        let mut replay = Replay::default();
-        let now_ms = writer::unix_millis(&options.clock);
-        let mut visit = |at: FrameAt, payload: &[u8]| replay.take(at, payload);
-        let (journal, recovery) = Journal::open(lock, journal_options, now_ms, &mut visit)?;
-        if let Some(reason) = replay.newer {
-            return Err(StoreError::Corrupt(format!("{} holds {reason}", options.dir.display())));
-        }
-        tracing::info!(
-            records = recovery.frames,
-            segments = recovery.segments,
-            quarantined = recovery.quarantined.len(),
-            took = ?begun.elapsed(),
-            "opened the archive's store"
-        );
-        let next_seq = next_seq(replay.index.head, &recovery, journal.open_segment());
-        let (head, writable) = (watch::Sender::new(replay.index.head), watch::Sender::new(Writable::Yes));
-        let shared = Arc::new(Shared {
-            store_id,
-            index: RwLock::new(replay.index),
-            reader: journal.reader(),
-            head,
-            writable,
-            writers: Mutex::default(),
-            file_bytes: AtomicU64::new(journal.file_bytes()),
-            quarantined: AtomicU64::new(replay.undecodable),
-            quarantined_bytes: AtomicU64::new(replay.undecodable_bytes),
-            metrics: options.metrics,
-        });
-        shared.count_quarantined(&recovery.quarantined);
-        shared.publish_gauges();
-        let (jobs, receiver) = sync_channel(limits.0);
-        let writer = Writer::new(Arc::clone(&shared), journal, receiver, options.clock, next_seq);
-        let thread = std::thread::Builder::new()
-            .name("archive-writer".to_owned())
-            .spawn(move || writer.run())
-            .map_err(|error| StoreError::Unreadable {
-                path: options.dir.clone(),
-                reason: error.to_string(),
-            })?;
-        Ok(Self {
-            shared,
-            jobs: Mutex::new(Some(jobs)),
-            thread: Mutex::new(Some(thread)),
-            queue_records: Arc::new(Semaphore::new(limits.0)),
-            queue_bytes: Arc::new(Semaphore::new(limits.1)),
-            limits,
-            questions: Arc::new(Semaphore::new(Self::MAX_QUESTIONS)),
-            retentions: Mutex::default(),
-        })
+        open::open(options)
     }
 
     /// Runs a question on a thread where it may wait for the disk.
@@ -187,8 +155,8 @@ impl LocalStore {
         &self,
         ask: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let shared = Arc::clone(&self.shared);
         let room = Arc::clone(&self.questions).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let shared = Arc::clone(&self.shared);
         // The room is given back when the answer is taken, or dropped with it.
         let ask = move || (ask(&shared), room);
         match tokio::task::spawn_blocking(ask).await {
@@ -198,13 +166,32 @@ impl LocalStore {
         }
     }
 
-    fn join(&self) -> Result<(), StoreError> {
-        drop(self.jobs.lock().take());
-        let thread = self.thread.lock().take();
-        match thread.map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(result)) => Ok(result?),
-            Some(Err(_)) => Err(StoreError::Closed),
+    /// Like [`LocalStore::blocking`], for what takes long and must not keep questions waiting.
+    async fn long<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || run(&shared)).await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Tells the threads to end and gives what is to be waited for.
+    fn end(&self) -> Option<Threads> {
+        let threads = self.threads.lock().take()?;
+        self.shared.closing.store(true, Ordering::Relaxed);
+        let _ = self.shared.nudge.try_send(());
+        drop(self.commands.lock().take());
+        Some(threads)
+    }
+}
+
+impl Threads {
+    fn join(self) -> Result<(), StoreError> {
+        let kept = self.keeper.join();
+        let written = self.writer.join();
+        match (written, kept) {
+            (Ok(result), Ok(())) => Ok(result?),
+            _ => Err(StoreError::Closed),
         }
     }
 }
@@ -215,7 +202,7 @@ impl ArchiveStore for LocalStore {
         self.shared.store_id
     }
 
-    async fn append(&self, batch: Vec<NewRecord>, _lane: Lane) -> Result<Pending, StoreError> {
+    async fn append(&self, batch: Vec<NewRecord>, lane: Lane) -> Result<Pending, StoreError> {
         let bytes: usize = batch.iter().map(|record| record.body.len()).sum();
         if batch.len() > self.limits.0 || bytes > self.limits.1 {
             return Err(StoreError::Invalid(format!(
@@ -223,11 +210,12 @@ impl ArchiveStore for LocalStore {
                 batch.len()
             )));
         }
+        let keep = self.keep_topics.clone();
         let Derivation { entries, outcomes } = if bytes > Self::INLINE_BYTES {
-            let derive = tokio::task::spawn_blocking(move || Derivation::of(batch));
+            let derive = tokio::task::spawn_blocking(move || Derivation::of(batch, keep.as_deref()));
             derive.await.map_err(|_| StoreError::Closed)?
         } else {
-            Derivation::of(batch)
+            Derivation::of(batch, keep.as_deref())
         };
         if entries.is_empty() {
             return Ok(Pending::ready(outcomes));
@@ -240,9 +228,10 @@ impl ArchiveStore for LocalStore {
         );
         let count = outcomes.len();
         let (reply, outcome) = oneshot::channel();
+        let job = Job { lane, entries, outcomes, reply, _room: room };
         // There are never more jobs than permits, so this finds room.
-        let sent = match self.jobs.lock().as_ref() {
-            Some(jobs) => jobs.try_send(Job { entries, outcomes, reply, _room: room }).is_ok(),
+        let sent = match self.commands.lock().as_ref() {
+            Some(commands) => commands.try_send(Command::Store(job)).is_ok(),
             None => false,
         };
         if !sent {
@@ -253,21 +242,11 @@ impl ArchiveStore for LocalStore {
     }
 
     async fn page(&self, query: Query) -> Result<Page, StoreError> {
-        self.blocking(move |shared| {
-            let selection = |index: &Index| index.select(&query);
-            let (Selection { next, .. }, records) = shared.read(query.space, selection, |s| &s.chosen)?;
-            Ok(Page { records, next, ..Page::default() })
-        })
-        .await
+        self.blocking(move |shared| shared.page(&query)).await
     }
 
     async fn tail(&self, query: TailQuery) -> Result<TailPage, StoreError> {
-        self.blocking(move |shared| {
-            let selection = |index: &Index| index.select_tail(&query);
-            let ((_, scanned), records) = shared.read(query.space, selection, |s| &s.0)?;
-            Ok(TailPage { records, scanned })
-        })
-        .await
+        self.blocking(move |shared| shared.tail(&query)).await
     }
 
     fn head(&self) -> watch::Receiver<u64> {
@@ -275,7 +254,7 @@ impl ArchiveStore for LocalStore {
     }
 
     fn retired_seq(&self) -> u64 {
-        0
+        self.shared.meta.with(|meta| meta.retired_seq)
     }
 
     fn writable(&self) -> watch::Receiver<Writable> {
@@ -288,41 +267,19 @@ impl ArchiveStore for LocalStore {
         ids: Vec<Hash>,
         with_bodies: bool,
     ) -> Result<Vec<Option<Record>>, StoreError> {
-        self.blocking(move |shared| {
-            let find = |index: &Index| -> Vec<Option<Chosen>> {
-                ids.iter().map(|id| index.space(space)?.chosen_by_id(id)).collect()
-            };
-            if !with_bodies {
-                let found = find(&shared.index.read());
-                return Ok(found.into_iter().map(|chosen| Some(chosen?.record(Bytes::new()))).collect());
-            }
-            let compact = |index: &Index| find(index).into_iter().flatten().collect::<Vec<_>>();
-            let (_, records) = shared.read(space, compact, |chosen| chosen)?;
-            let mut records = records.into_iter().peekable();
-            let in_turn = |id: &Hash| records.next_if(|record| record.position.id == *id);
-            Ok(ids.iter().map(in_turn).collect())
-        })
-        .await
+        self.blocking(move |shared| shared.lookup(space, &ids, with_bodies)).await
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.blocking(|shared| {
-            let index = shared.index.read();
-            Ok(StoreStats {
-                seq: index.head,
-                spaces: index.stats(),
-                file_bytes: shared.file_bytes.load(Ordering::Relaxed),
-                quarantined: shared.quarantined.load(Ordering::Relaxed),
-                quarantined_bytes: shared.quarantined_bytes.load(Ordering::Relaxed),
-                writable: Some(shared.writable.borrow().clone()),
-                ..StoreStats::default()
-            })
-        })
-        .await
+        self.blocking(|shared| shared.stats()).await
     }
 
     async fn writer_connected(&self, writer: &WriterId, at_ns: i64) -> Result<Connection, StoreError> {
-        self.shared.writers.lock().connected(writer, at_ns)
+        let id = writer.clone();
+        let connect = move |shared: &Shared| {
+            shared.change_writers(|writers| Ok((writers.connected(&id, at_ns)?, true)))
+        };
+        self.long(connect).await
     }
 
     async fn writer_reports(
@@ -331,8 +288,12 @@ impl ArchiveStore for LocalStore {
         connection: Connection,
         held_back_ns: Option<i64>,
     ) -> Result<(), StoreError> {
-        self.shared.writers.lock().reports(writer, connection, held_back_ns, i64::MAX);
-        Ok(())
+        let id = writer.clone();
+        let report = move |shared: &Shared| {
+            let now_ns = shared.unix_nanos();
+            shared.change_writers(|writers| Ok(((), writers.reports(&id, connection, held_back_ns, now_ns))))
+        };
+        self.long(report).await
     }
 
     async fn writer_left(
@@ -341,58 +302,76 @@ impl ArchiveStore for LocalStore {
         connection: Connection,
         goodbye: bool,
     ) -> Result<(), StoreError> {
-        self.shared.writers.lock().left(writer, connection, goodbye);
-        Ok(())
+        let id = writer.clone();
+        let leave = move |shared: &Shared| {
+            shared.change_writers(|writers| Ok(((), writers.left(&id, connection, goodbye))))
+        };
+        self.long(leave).await
     }
 
     async fn forget_writer(&self, writer: &WriterId) -> Result<bool, StoreError> {
-        Ok(self.shared.writers.lock().forget(writer))
+        let id = writer.clone();
+        let forget = move |shared: &Shared| {
+            shared.change_writers(|writers| {
+                let forgotten = writers.forget(&id);
+                Ok((forgotten, forgotten))
+            })
+        };
+        self.long(forget).await
     }
 
     async fn writers(&self) -> Result<Vec<WriterStatus>, StoreError> {
         Ok(self.shared.writers.lock().all())
     }
 
-    async fn retire(&self, _space: Space, _floor_ns: i64) -> Result<Retired, StoreError> {
-        Err(StoreError::Closed)
+    async fn retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError> {
+        let commands = self.commands.lock().clone().ok_or(StoreError::Closed)?;
+        self.long(move |shared| shared.retire(&commands, space, floor_ns)).await
     }
 
-    async fn would_retire(&self, _space: Space, _floor_ns: i64) -> Result<Retired, StoreError> {
-        Err(StoreError::Closed)
+    async fn would_retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError> {
+        self.long(move |shared| Ok(shared.would_retire(space, floor_ns))).await
     }
 
     async fn set_retention(&self, retention: Retention, durable: bool) -> Result<(), StoreError> {
-        self.retentions.lock().set(retention, durable);
-        Ok(())
+        let set = move |shared: &Shared| {
+            if durable {
+                shared.meta.update(|meta| meta.retention = Some(retention))?;
+            }
+            shared.retentions.lock().set(retention, durable);
+            let _ = shared.nudge.try_send(());
+            Ok(())
+        };
+        self.long(set).await
     }
 
     async fn reset_retention(&self) -> Result<(), StoreError> {
-        self.retentions.lock().overridden = None;
-        Ok(())
+        let reset = |shared: &Shared| {
+            shared.meta.update(|meta| meta.retention = None)?;
+            shared.retentions.lock().overridden = None;
+            let _ = shared.nudge.try_send(());
+            Ok(())
+        };
+        self.long(reset).await
     }
 
     fn retention(&self) -> Retentions {
-        *self.retentions.lock()
+        *self.shared.retentions.lock()
     }
 
-    async fn verify(&self, _progress: ProgressFn) -> Result<Verification, StoreError> {
-        Err(StoreError::Closed)
+    async fn verify(&self, progress: ProgressFn) -> Result<Verification, StoreError> {
+        self.long(move |shared| shared.verify(&progress)).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        drop(self.jobs.lock().take());
-        let thread = self.thread.lock().take();
-        let Some(thread) = thread else { return Ok(()) };
-        match tokio::task::spawn_blocking(move || thread.join()).await {
-            Ok(Ok(result)) => Ok(result?),
-            _ => Err(StoreError::Closed),
-        }
+        let Some(threads) = self.end() else { return Ok(()) };
+        tokio::task::spawn_blocking(move || threads.join()).await.unwrap_or(Err(StoreError::Closed))
     }
 }
 
 impl Drop for LocalStore {
     fn drop(&mut self) {
-        if let Err(error) = self.join() {
+        if let Some(Err(error)) = self.end().map(Threads::join) {
             tracing::error!(%error, "the archive's last records were not made durable or acknowledged");
         }
     }
@@ -405,69 +384,117 @@ impl fmt::Debug for LocalStore {
 }
 
 impl Shared {
-    /// Chooses records under the index's lock and reads their bodies outside of it. A record whose frame
-    /// turns out damaged goes to quarantine, and the choice is made again without it.
-    fn read<S>(
+    fn tail(&self, query: &TailQuery) -> Result<TailPage, StoreError> {
+        self.ask(|view| {
+            let tail = TailQuestion::of(query, *self.head.borrow(), self.floor_ns(query.space));
+            if tail.topics.as_ref().is_some_and(|topics| topics.is_empty()) {
+                return Ok(Some(TailPage { records: Vec::new(), scanned: tail.until }));
+            }
+            // While a segment is not indexed, what it holds cannot be passed over.
+            if self.indexing().is_some() {
+                return Ok(Some(TailPage { records: Vec::new(), scanned: query.after }));
+            }
+            let (mut found, mut scanned) = tail::select(view, &tail, query.max_records)?;
+            let head = frame::head_bytes(query.space);
+            let mut bytes = 0_usize;
+            let fits = |found: &Found| {
+                bytes =
+                    bytes.saturating_add((found.candidate.at.payload_bytes as usize).saturating_sub(head));
+                bytes <= query.max_bytes
+            };
+            let fitting = found.iter().map(fits).take_while(|&fits| fits).count().max(1);
+            if fitting < found.len() {
+                found.truncate(fitting);
+                scanned = found[fitting - 1].candidate.seq;
+            }
+            match self.read(query.space, &found)? {
+                Ok(records) => Ok(Some(TailPage { records, scanned })),
+                Err(_) => Ok(None),
+            }
+        })
+    }
+
+    fn lookup(
         &self,
         space: Space,
-        choose: impl Fn(&Index) -> S,
-        chosen_of: impl Fn(&S) -> &Vec<Chosen>,
-    ) -> Result<(S, Vec<Record>), StoreError> {
-        loop {
-            let selection = choose(&self.index.read());
-            let chosen = chosen_of(&selection);
-            let frames: Vec<FrameAt> = chosen.iter().map(|one| one.at).collect();
-            let mut records = Vec::with_capacity(chosen.len());
-            let mut damaged = false;
-            for (one, payload) in chosen.iter().zip(self.reader.read_many(&frames)) {
-                match payload {
-                    Ok(payload) => records.push(one.record(payload.slice(frame::head_bytes(space)..))),
-                    Err(JournalError::Damaged { .. }) => {
-                        damaged = true;
-                        self.quarantine_record(space, one);
+        ids: &[Hash],
+        with_bodies: bool,
+    ) -> Result<Vec<Option<Record>>, StoreError> {
+        self.ask(|view| {
+            let floor_ns = self.floor_ns(space).unwrap_or(i64::MIN);
+            let mut found: Vec<Option<Found>> = Vec::with_capacity(ids.len());
+            for id in ids {
+                let mut one = None;
+                for part in view.parts().iter().rev() {
+                    if let Some(candidate) = part.candidate_by_id(space, id)? {
+                        one = Some(Found { part: Arc::clone(part), candidate });
+                        break;
                     }
-                    Err(error) => return Err(error.into()),
                 }
+                found.push(one.filter(|found| found.candidate.position.time_ns >= floor_ns));
             }
-            if !damaged {
-                return Ok((selection, records));
+            if !with_bodies {
+                let record = |found: Found| found.candidate.record(Bytes::new());
+                return Ok(Some(found.into_iter().map(|found| found.map(record)).collect()));
+            }
+            let there: Vec<Found> = found.iter().flatten().cloned().collect();
+            let Ok(records) = self.read(space, &there)? else { return Ok(None) };
+            let mut records = records.into_iter();
+            Ok(Some(found.into_iter().map(|found| found.and_then(|_| records.next())).collect()))
+        })
+    }
+
+    fn stats(&self) -> Result<StoreStats, StoreError> {
+        let view = self.view();
+        let (quarantined, quarantined_bytes) = self.quarantined();
+        let spaces = [Space::Waku1].into_iter().filter_map(|space| self.space_stats(&view, space));
+        Ok(StoreStats {
+            seq: *self.head.borrow(),
+            spaces: spaces.collect(),
+            file_bytes: self.file_bytes(),
+            quarantined,
+            quarantined_bytes,
+            segments: view.parts().len() as u64,
+            writable: Some(self.writable.borrow().clone()),
+            indexing: self.indexing(),
+            retention: self.retentions.lock().in_force(),
+        })
+    }
+
+    fn space_stats(&self, view: &view::View, space: Space) -> Option<SpaceStats> {
+        let floor_ns = self.floor_ns(space);
+        let spans: Vec<part::Span> = view.parts().iter().filter_map(|part| part.span(space)).collect();
+        if spans.is_empty() && floor_ns.is_none() {
+            return None;
+        }
+        let above = |time_ns: i64| floor_ns.map_or(time_ns, |floor| time_ns.max(floor));
+        Some(SpaceStats {
+            space,
+            records: spans.iter().map(|span| span.records).sum(),
+            bytes: spans.iter().map(|span| span.body_bytes).sum(),
+            topics: self.count_topics(view, space),
+            oldest_ns: spans.iter().map(|span| above(span.oldest.time_ns)).min(),
+            newest_ns: spans.iter().map(|span| span.newest.time_ns).max(),
+            floor_ns,
+        })
+    }
+
+    /// Distinct topics; those of retired records may count for a while.
+    fn count_topics(&self, view: &view::View, space: Space) -> u64 {
+        let mut in_memory: HashSet<Topic> = HashSet::new();
+        for part in view.parts() {
+            if let Part::Open(open) = part.as_ref()
+                && let Some(index) = open.index.read().space(space)
+            {
+                in_memory.extend(index.distinct_topics());
             }
         }
-    }
-
-    fn quarantine_record(&self, space: Space, record: &Chosen) {
-        if self.index.write().remove(space, record.number) {
-            tracing::error!(
-                segment = record.at.segment,
-                offset = record.at.offset,
-                "a stored record is damaged on disk: it went to quarantine"
-            );
-            self.quarantined.fetch_add(1, Ordering::Relaxed);
-            self.quarantined_bytes.fetch_add(u64::from(record.at.payload_bytes), Ordering::Relaxed);
-            self.publish_gauges();
-        }
-    }
-
-    fn count_quarantined(&self, damage: &[Damage]) {
-        for one in damage {
-            self.quarantined.fetch_add(1, Ordering::Relaxed);
-            self.quarantined_bytes.fetch_add(one.bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn publish_gauges(&self) {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as i64;
-        self.metrics.head_seq.set(*self.head.borrow() as i64);
-        self.metrics.file_bytes.set(count(&self.file_bytes));
-        self.metrics.quarantined_places.set(count(&self.quarantined));
-        self.metrics.quarantined_bytes.set(count(&self.quarantined_bytes));
-        self.metrics.writable.set(i64::from(self.writable.borrow().is_yes()));
-    }
-}
-
-impl Chosen {
-    fn record(&self, body: Bytes) -> Record {
-        Record { position: self.position, topic: self.topic, seq: self.seq, body }
+        let sealed = self.topics(|spaces| {
+            let distinct = spaces.get(&space)?;
+            in_memory.retain(|topic| !distinct.contains(*topic));
+            Some(distinct.len() as u64)
+        });
+        sealed.flatten().unwrap_or(0) + in_memory.len() as u64
     }
 }
 
@@ -480,11 +507,14 @@ struct Derivation {
 }
 
 impl Derivation {
-    fn of(batch: Vec<NewRecord>) -> Self {
+    fn of(batch: Vec<NewRecord>, keep_topics: Option<&HashSet<Topic>>) -> Self {
         let mut entries = Vec::with_capacity(batch.len());
         let mut outcomes = Vec::with_capacity(batch.len());
         for (slot, NewRecord { space, body }) in batch.into_iter().enumerate() {
             match Derived::of(space, &body) {
+                Ok(derived) if keep_topics.is_some_and(|topics| !topics.contains(&derived.topic)) => {
+                    outcomes.push(Outcome::NotKept);
+                }
                 Ok(derived) => {
                     entries.push(NewEntry { slot, space, derived, body });
                     outcomes.push(Outcome::Stored);
@@ -496,47 +526,10 @@ impl Derivation {
     }
 }
 
-/// Rebuilds the index from the journal.
-#[derive(Default)]
-struct Replay {
-    index: Index,
-    undecodable: u64,
-    undecodable_bytes: u64,
-    /// Why the store cannot be opened: a newer program wrote into it.
-    newer: Option<frame::FrameError>,
+fn segment_path(dir: &Path, id: SegmentId) -> PathBuf {
+    lane_dir(dir, id.lane).join(format!("segment-{:010}.journal", id.number))
 }
 
-impl Replay {
-    fn take(&mut self, at: FrameAt, payload: &[u8]) {
-        let derived = frame::decode(payload).and_then(|frame| {
-            if frame.seq <= self.index.head {
-                return Err(frame::FrameError::Seq);
-            }
-            let body = Bytes::copy_from_slice(frame.body);
-            let derived = Derived::of(frame.space, &body).map_err(|_| frame::FrameError::Body)?;
-            Ok((frame, derived))
-        });
-        match derived {
-            Ok((frame, derived)) => {
-                self.index.insert(frame.space, derived, frame.seq, at);
-            }
-            Err(error @ (frame::FrameError::Version(_) | frame::FrameError::Space)) => {
-                self.newer.get_or_insert(error);
-            }
-            Err(error) => {
-                tracing::error!(segment = at.segment, offset = at.offset, %error, "quarantined a record");
-                self.undecodable += 1;
-                self.undecodable_bytes += u64::from(at.payload_bytes);
-            }
-        }
-    }
-}
-
-/// The seq of the next record. Where the end of the journal is damaged, as many are left out as could have
-/// stood there, so that no reader's token ever names another record than the one it saw.
-fn next_seq(head: u64, recovery: &Recovery, open_segment: u32) -> u64 {
-    let near_the_end = |damage: &&Damage| damage.segment + 1 >= open_segment;
-    let lost = recovery.quarantined.iter().filter(near_the_end).chain(&recovery.cut);
-    let lost_bytes: u64 = lost.map(|damage| damage.bytes).sum();
-    head + 1 + lost_bytes / frame::head_bytes(Space::Waku1) as u64
+fn index_path(dir: &Path, id: SegmentId) -> PathBuf {
+    lane_dir(dir, id.lane).join(format!("segment-{:010}.index", id.number))
 }

@@ -1,5 +1,5 @@
-//! The index in memory: where every record is, by position, by topic, by id and by order of arrival. About 90
-//! bytes a record. It holds nothing that the journal does not, and is rebuilt from it at every start.
+//! The index of an open segment, in memory: where every record is, by position, by topic, by id and by order of
+//! arrival. About 90 bytes a record. It holds nothing that the segment does not.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -11,8 +11,8 @@ use poste_wire::{Hash, Topic};
 
 use super::frame;
 use super::order::Order;
+use super::part::Span;
 use crate::record::{Derived, Position, Space};
-use crate::store::SpaceStats;
 
 /// Where one record is.
 #[derive(Debug, Clone, Copy)]
@@ -170,22 +170,36 @@ impl SpaceIndex {
         true
     }
 
-    fn stats(&self) -> SpaceStats {
-        let ends = self.by_position.ends();
-        let time = |number: u32| self.records[number].position.time_ns;
-        SpaceStats {
-            space: self.space,
+    /// What there is; `None` when that is nothing.
+    pub(super) fn span(&self) -> Option<Span> {
+        let (first, last) = self.by_position.ends()?;
+        let last_number = self.records.len() as u32 - 1;
+        Some(Span {
+            oldest: self.records[first].position,
+            newest: self.records[last].position,
+            first_seq: self.records[0].seq,
+            last_seq: self.records[last_number].seq,
             records: self.by_position.len() as u64,
-            bytes: self.body_bytes,
-            topics: self.topics.iter().filter(|topic| topic.order.len() > 0).count() as u64,
-            oldest_ns: ends.map(|(first, _)| time(first)),
-            newest_ns: ends.map(|(_, last)| time(last)),
-            floor_ns: None,
-        }
+            body_bytes: self.body_bytes,
+        })
+    }
+
+    /// The topics of its records.
+    pub(super) fn distinct_topics(&self) -> impl Iterator<Item = Topic> {
+        self.topics.iter().filter(|topic| topic.order.len() > 0).map(|topic| topic.topic)
+    }
+
+    /// Every record, in no particular order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Topic, &Entry)> {
+        let numbers = 0..self.records.len() as u32;
+        numbers
+            .map(|number| &self.records[number])
+            .filter(|entry| !entry.is_removed())
+            .map(|entry| (self.topics[entry.topic as usize].topic, entry))
     }
 }
 
-/// The records of all spaces.
+/// The records of all spaces in one segment.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     spaces: BTreeMap<Space, SpaceIndex>,
@@ -212,24 +226,26 @@ impl Index {
         new
     }
 
-    /// Takes a record out whose frame is damaged. False if it is out already.
-    pub(super) fn remove(&mut self, space: Space, number: u32) -> bool {
-        self.spaces.get_mut(&space).is_some_and(|index| index.remove(number))
-    }
-
-    /// Takes out every record whose frame begins in a stretch of a segment.
-    pub(super) fn remove_stretch(&mut self, segment: u32, offset: u64, bytes: u64) {
+    /// Takes out every record whose frame begins in a stretch of the segment. False when there was none.
+    pub(super) fn remove_stretch(&mut self, offset: u64, bytes: u64) -> bool {
+        let mut removed = false;
         for index in self.spaces.values_mut() {
             for number in 0..index.records.len() as u32 {
                 let at = index.records[number].at;
-                if at.segment == segment && (offset..offset + bytes).contains(&u64::from(at.offset)) {
-                    index.remove(number);
+                if (offset..offset.saturating_add(bytes)).contains(&u64::from(at.offset)) {
+                    removed |= index.remove(number);
                 }
             }
         }
+        removed
     }
 
-    pub(super) fn stats(&self) -> Vec<SpaceStats> {
-        self.spaces.values().map(SpaceIndex::stats).filter(|stats| stats.records > 0).collect()
+    pub(super) fn spaces(&self) -> impl Iterator<Item = (Space, &SpaceIndex)> {
+        self.spaces.iter().map(|(&space, index)| (space, index))
+    }
+
+    /// How many records there are, of all spaces.
+    pub(super) fn len(&self) -> usize {
+        self.spaces.values().map(|index| index.by_position.len()).sum()
     }
 }

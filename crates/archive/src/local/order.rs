@@ -2,7 +2,7 @@
 //! the end, where most records belong.
 
 use super::index::{Entry, Records};
-use crate::record::Position;
+use super::question::Bounds;
 
 /// Numbers of records, sorted by the positions of the records.
 #[derive(Debug, Default)]
@@ -101,25 +101,6 @@ impl Order {
     /// The first and the last record.
     pub(super) fn ends(&self) -> Option<(u32, u32)> {
         Some((*self.chunks.first()?.first()?, *self.chunks.last()?.last()?))
-    }
-}
-
-/// A range of positions.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) low: Position,
-    pub(super) low_included: bool,
-    pub(super) high: Position,
-    pub(super) high_included: bool,
-}
-
-impl Bounds {
-    pub(super) fn below(&self, position: &Position) -> bool {
-        *position < self.low || (*position == self.low && !self.low_included)
-    }
-
-    pub(super) fn above(&self, position: &Position) -> bool {
-        *position > self.high || (*position == self.high && !self.high_included)
     }
 }
 

@@ -1,36 +1,22 @@
-//! Which records make a page: the cost follows the answer. A question by topics merges the walks of those
-//! topics; a bloom filter is matched against the distinct topics first. Where the wanted topics hold a good
-//! part of all records, a walk by time that skips the others is cheaper; both give the same answer.
+//! Which records of the index in memory answer a question: the cost follows the answer. A question by topics
+//! merges the walks of those topics; a bloom filter is matched against the distinct topics first. Where the wanted
+//! topics hold a good part of all records, a walk by time that skips the others is cheaper; both give the same
+//! answer.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashSet};
-use std::ops::ControlFlow;
+use std::collections::BinaryHeap;
 
+#[cfg(test)]
 use poste_journal::FrameAt;
-use poste_wire::{Hash, Topic};
+use poste_wire::Hash;
+#[cfg(test)]
+use poste_wire::Topic;
 
 use super::index::{Entry, Index, SpaceIndex};
-use super::order::{Bounds, Walk};
-use crate::record::Position;
-use crate::store::{Direction, Filter, Query, TailQuery};
-
-/// A record that was chosen; its body is still on disk.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Chosen {
-    pub(super) number: u32,
-    pub(super) position: Position,
-    pub(super) topic: Topic,
-    pub(super) seq: u64,
-    pub(super) at: FrameAt,
-}
-
-/// The records of a page, without their bodies.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Selection {
-    pub(super) chosen: Vec<Chosen>,
-    /// The last one, if more would follow it.
-    pub(super) next: Option<Position>,
-}
+use super::order::Walk;
+#[cfg(test)]
+use super::question::Bounds;
+use super::question::{Candidate, Question, TailQuestion, Wanted};
 
 /// How many records of a walk by time are skipped for what the merge of one topic costs to begin with.
 const STEPS_PER_SEEK: usize = 20;
@@ -38,173 +24,120 @@ const STEPS_PER_SEEK: usize = 20;
 const TAIL_STEPS: usize = 50_000;
 
 impl Index {
-    /// The records of a page.
-    pub(super) fn select(&self, query: &Query) -> Selection {
-        let (Some(space), Some(bounds)) = (self.space(query.space), bounds(query)) else {
-            return Selection::default();
-        };
-        let descending = query.direction == Direction::Descending;
+    /// The first `count` records that are wanted, in order.
+    pub(super) fn select(&self, question: &Question, count: usize) -> Vec<Candidate> {
+        let Some(space) = self.space(question.space) else { return Vec::new() };
+        let Question { bounds, descending, .. } = *question;
         let walk = |order| Walk::new(order, &space.records, bounds, descending);
-        let fill = Fill::new(space, query.max_records, query.max_bytes);
-        let Some(wanted) = space.wanted(&query.filter) else {
-            return fill.all_of(walk(&space.by_position));
+        let Some(wanted) = space.wanted(&question.wanted) else {
+            return space.take(walk(&space.by_position), count);
         };
-        if space.walk_is_cheaper(&wanted, query.max_records) {
-            let budget = 4 * STEPS_PER_SEEK * wanted.len() + 4 * query.max_records;
-            if let Some(selection) = fill.clone().skipping(walk(&space.by_position), &wanted, budget) {
-                return selection;
+        if space.walk_is_cheaper(&wanted, count) {
+            let budget = 4 * STEPS_PER_SEEK * wanted.len() + 4 * count;
+            if let Some(candidates) = space.skipping(walk(&space.by_position), &wanted, budget, count) {
+                return candidates;
             }
         }
         match wanted.as_slice() {
-            [one] => fill.all_of(walk(&space.topics[*one as usize].order)),
+            [one] => space.take(walk(&space.topics[*one as usize].order), count),
             many => {
                 let walks = many.iter().map(|&number| walk(&space.topics[number as usize].order));
-                fill.all_of(Merge::new(walks, descending))
+                space.take(Merge::new(walks, descending), count)
             }
         }
     }
 
-    /// Records in order of arrival, and the seq up to which everything was looked at.
-    pub(super) fn select_tail(&self, query: &TailQuery) -> (Vec<Chosen>, u64) {
-        let end = query.until.unwrap_or(u64::MAX).min(self.head).max(query.after);
-        let Some(space) = self.space(query.space) else { return (Vec::new(), end) };
-        let mut fill = Fill::new(space, query.max_records, query.max_bytes);
-        let mut scanned = query.after;
-        if query.topics.as_ref().is_some_and(|topics| topics.is_empty()) {
-            return (Vec::new(), end);
-        }
-        let first = space.records.first_behind(query.after);
+    /// At most `count` records behind a seq and up to another in order of arrival, and the seq up to which
+    /// everything was looked at.
+    pub(super) fn select_tail(&self, tail: &TailQuestion, count: usize) -> (Vec<Candidate>, u64) {
+        let mut candidates = Vec::new();
+        let Some(space) = self.space(tail.space) else { return (candidates, tail.until) };
+        let mut scanned = tail.after;
+        let first = space.records.first_behind(tail.after);
         for (steps, number) in (first..space.records.len() as u32).enumerate() {
             let entry = &space.records[number];
-            if entry.seq > end {
+            if entry.seq > tail.until {
                 break;
             }
-            if steps == TAIL_STEPS {
-                return (fill.selection.chosen, scanned);
+            if steps == TAIL_STEPS || candidates.len() == count {
+                return (candidates, scanned);
             }
-            let topic = &space.topics[entry.topic as usize].topic;
-            let wanted = query.topics.as_ref().is_none_or(|topics| topics.contains(topic));
-            if wanted && !entry.is_removed() && fill.offer(number, entry).is_break() {
-                return (fill.selection.chosen, scanned);
+            let candidate = space.candidate(entry);
+            if tail.wants(&candidate) && !entry.is_removed() {
+                candidates.push(candidate);
             }
             scanned = entry.seq;
         }
-        (fill.selection.chosen, end)
+        (candidates, tail.until)
     }
 }
 
 impl SpaceIndex {
-    /// Numbers of the topics that a filter wants; `None` when it wants all.
-    fn wanted(&self, filter: &Filter) -> Option<Vec<u32>> {
-        let wanted: Vec<u32> = match filter {
-            Filter::Everything => return None,
-            Filter::Topics(topics) => {
-                let numbers: HashSet<u32> =
-                    topics.iter().filter_map(|topic| self.topic_number(topic)).collect();
-                numbers.into_iter().collect()
-            }
-            Filter::Bloom(bloom) => {
+    /// Numbers of the topics that are wanted; `None` when all are.
+    fn wanted(&self, wanted: &Wanted) -> Option<Vec<u32>> {
+        let numbers: Vec<u32> = match wanted {
+            Wanted::Everything => return None,
+            Wanted::Topics(topics) => topics.iter().filter_map(|topic| self.topic_number(topic)).collect(),
+            Wanted::Bloom { bloom, .. } => {
                 let matches = |(number, topic): (usize, &super::index::TopicOrder)| {
                     bloom.matches(topic.topic).then_some(number as u32)
                 };
                 self.topics.iter().enumerate().filter_map(matches).collect()
             }
         };
-        (wanted.len() < self.topics.len()).then_some(wanted)
+        (numbers.len() < self.topics.len()).then_some(numbers)
     }
 
     /// Compares what a page costs: skipping over the unwanted, or finding the start of each wanted topic.
-    fn walk_is_cheaper(&self, wanted: &[u32], page: usize) -> bool {
+    fn walk_is_cheaper(&self, wanted: &[u32], count: usize) -> bool {
         let matching: usize = wanted.iter().map(|&number| self.topics[number as usize].order.len()).sum();
         if wanted.len() < 2 || matching == 0 {
             return false;
         }
-        let steps = page.saturating_mul(self.by_position.len()) / matching;
+        let steps = count.saturating_mul(self.by_position.len()) / matching;
         steps < STEPS_PER_SEEK * wanted.len()
     }
 
     /// The record with this id.
-    pub(super) fn chosen_by_id(&self, id: &Hash) -> Option<Chosen> {
+    pub(super) fn candidate_by_id(&self, id: &Hash) -> Option<Candidate> {
         let number = self.find(id)?;
-        Some(self.chosen(number, &self.records[number]))
+        Some(self.candidate(&self.records[number]))
     }
 
-    fn chosen(&self, number: u32, entry: &Entry) -> Chosen {
+    pub(super) fn candidate(&self, entry: &Entry) -> Candidate {
         let topic = self.topics[entry.topic as usize].topic;
-        Chosen { number, position: entry.position, topic, seq: entry.seq, at: entry.at }
-    }
-}
-
-/// The range of positions that a question and its cursor leave; `None` when nothing can be in it.
-fn bounds(query: &Query) -> Option<Bounds> {
-    let mut bounds = Bounds {
-        low: Position::first_of(query.from_ns),
-        low_included: true,
-        high: Position::last_of(query.to_ns),
-        high_included: true,
-    };
-    match (query.cursor, query.direction) {
-        (Some(cursor), Direction::Ascending) if cursor >= bounds.low => {
-            (bounds.low, bounds.low_included) = (cursor, false);
-        }
-        (Some(cursor), Direction::Descending) if cursor <= bounds.high => {
-            (bounds.high, bounds.high_included) = (cursor, false);
-        }
-        _ => {}
-    }
-    (bounds.low <= bounds.high).then_some(bounds)
-}
-
-/// Takes records until a limit is met.
-#[derive(Debug, Clone)]
-struct Fill<'a> {
-    space: &'a SpaceIndex,
-    max_records: usize,
-    bytes_left: usize,
-    selection: Selection,
-}
-
-impl<'a> Fill<'a> {
-    fn new(space: &'a SpaceIndex, max_records: usize, max_bytes: usize) -> Self {
-        Self { space, max_records, bytes_left: max_bytes, selection: Selection::default() }
+        Candidate { position: entry.position, topic, seq: entry.seq, at: entry.at }
     }
 
-    /// Takes a record, or breaks because the page is full and this one would follow it.
-    fn offer(&mut self, number: u32, entry: &Entry) -> ControlFlow<()> {
-        let bytes = self.space.body_bytes(entry);
-        let chosen = &mut self.selection.chosen;
-        if let Some(last) = chosen.last()
-            && (chosen.len() >= self.max_records || bytes > self.bytes_left)
-        {
-            self.selection.next = Some(last.position);
-            return ControlFlow::Break(());
-        }
-        self.bytes_left = self.bytes_left.saturating_sub(bytes);
-        chosen.push(self.space.chosen(number, entry));
-        ControlFlow::Continue(())
+    fn take<'a>(&self, walk: impl Iterator<Item = (u32, &'a Entry)>, count: usize) -> Vec<Candidate> {
+        walk.take(count).map(|(_, entry)| self.candidate(entry)).collect()
     }
 
-    fn all_of(mut self, mut walk: impl Iterator<Item = (u32, &'a Entry)>) -> Selection {
-        let _ = walk.try_for_each(|(number, entry)| self.offer(number, entry));
-        self.selection
-    }
-
-    /// As [`Fill::all_of`], taking only records of the wanted topics; `None` when the page is not complete
-    /// within `budget` steps.
-    fn skipping(mut self, walk: Walk<'a>, wanted: &[u32], budget: usize) -> Option<Selection> {
-        let mut is_wanted = vec![false; self.space.topics.len()];
+    /// The first `count` records of the wanted topics; `None` when they are not found within `budget` steps.
+    fn skipping(
+        &self,
+        walk: Walk<'_>,
+        wanted: &[u32],
+        budget: usize,
+        count: usize,
+    ) -> Option<Vec<Candidate>> {
+        let mut is_wanted = vec![false; self.topics.len()];
         for &number in wanted {
             is_wanted[number as usize] = true;
         }
-        for (steps, (number, entry)) in walk.enumerate() {
+        let mut candidates = Vec::new();
+        for (steps, (_, entry)) in walk.enumerate() {
             if steps == budget {
                 return None;
             }
-            if is_wanted[entry.topic as usize] && self.offer(number, entry).is_break() {
-                break;
+            if is_wanted[entry.topic as usize] {
+                candidates.push(self.candidate(entry));
+                if candidates.len() == count {
+                    break;
+                }
             }
         }
-        Some(self.selection)
+        Some(candidates)
     }
 }
 
@@ -277,8 +210,10 @@ impl Eq for Head<'_> {}
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::record::{Derived, Space};
+    use crate::record::{Derived, Position, Space};
 
     fn topic(number: u32) -> Topic {
         Topic(number.to_be_bytes())
@@ -297,9 +232,14 @@ mod tests {
         index
     }
 
-    fn query(filter: Filter, direction: Direction) -> Query {
-        let (space, from_ns, to_ns) = (Space::Waku1, i64::MIN, i64::MAX);
-        Query { space, from_ns, to_ns, filter, direction, max_records: 10, max_bytes: 1 << 20, cursor: None }
+    fn question(wanted: Wanted, descending: bool) -> Question {
+        let bounds = Bounds {
+            low: Position::first_of(i64::MIN),
+            low_included: true,
+            high: Position::last_of(i64::MAX),
+            high_included: true,
+        };
+        Question { space: Space::Waku1, bounds, descending, wanted }
     }
 
     #[test]
@@ -309,18 +249,17 @@ mod tests {
         let topics: Vec<Topic> = (0..10).map(topic).collect();
         let wanted: Vec<u32> = topics.iter().map(|topic| space.topic_number(topic).unwrap()).collect();
         assert!(space.walk_is_cheaper(&wanted, 10), "by the estimate, which is wrong here");
-        for direction in [Direction::Ascending, Direction::Descending] {
-            let query = query(Filter::Topics(topics.clone()), direction);
-            let times = |selection: Selection| -> Vec<i64> {
-                selection.chosen.iter().map(|one| one.position.time_ns / 1_000_000_000).collect()
+        for descending in [false, true] {
+            let question = question(Wanted::Topics(topics.clone()), descending);
+            let times = |candidates: Vec<Candidate>| -> Vec<i64> {
+                candidates.iter().map(|one| one.position.time_ns / 1_000_000_000).collect()
             };
-            let descending = direction == Direction::Descending;
-            let walk = Walk::new(&space.by_position, &space.records, bounds(&query).unwrap(), descending);
-            let skipping = Fill::new(space, 10, 1 << 20).skipping(walk, &wanted, usize::MAX).unwrap();
+            let walk = Walk::new(&space.by_position, &space.records, question.bounds, descending);
+            let skipping = space.skipping(walk, &wanted, usize::MAX, 10).unwrap();
             let expected: Vec<i64> =
                 if descending { (39_990..40_000).rev().collect() } else { (35_000..35_010).collect() };
             assert_eq!(times(skipping), expected);
-            assert_eq!(times(index.select(&query)), expected, "{direction:?}");
+            assert_eq!(times(index.select(&question, 10)), expected, "descending: {descending}");
         }
     }
 
@@ -328,36 +267,33 @@ mod tests {
     fn a_walk_gives_up_when_what_is_wanted_is_far_away() {
         let index = index();
         let space = index.space(Space::Waku1).unwrap();
-        let bounds = bounds(&query(Filter::Everything, Direction::Ascending)).unwrap();
+        let bounds = question(Wanted::Everything, false).bounds;
         let walk = || Walk::new(&space.by_position, &space.records, bounds, false);
         let wanted = [space.topic_number(&topic(3)).unwrap()];
-        let fill = Fill::new(space, 10, 1 << 20);
-        assert!(fill.clone().skipping(walk(), &wanted, 1000).is_none());
-        assert!(fill.skipping(walk(), &wanted, 40_000).is_some());
+        assert!(space.skipping(walk(), &wanted, 1000, 10).is_none());
+        assert!(space.skipping(walk(), &wanted, 40_000, 10).is_some());
     }
 
     #[test]
     fn a_tail_that_finds_little_comes_back_in_between() {
         let mut index = index();
-        let topics = Some(std::sync::Arc::new(HashSet::from([topic(3)])));
         let space = Space::Waku1;
         for n in 40_000..100_000_u32 {
             let position = Position { time_ns: 0, id: Hash::of(&n.to_be_bytes()) };
             let at = FrameAt { segment: 1, offset: n, payload_bytes: 100 };
             index.insert(space, Derived { position, topic: topic(20) }, u64::from(n) + 1, at);
         }
-        let query = |after| TailQuery {
+        let tail = |after| TailQuestion {
             space,
             after,
-            until: None,
-            topics: topics.clone(),
-            max_records: 1000,
-            max_bytes: 1 << 20,
+            until: 200_000,
+            topics: Some(Arc::new(std::collections::HashSet::from([topic(3)]))),
+            floor_ns: i64::MIN,
         };
-        let (chosen, scanned) = index.select_tail(&query(0));
-        assert_eq!((chosen.len(), scanned), (500, TAIL_STEPS as u64));
-        let (chosen, scanned) = index.select_tail(&query(scanned));
-        assert_eq!((chosen.len(), scanned), (0, 100_000));
+        let (candidates, scanned) = index.select_tail(&tail(0), 1000);
+        assert_eq!((candidates.len(), scanned), (500, TAIL_STEPS as u64));
+        let (candidates, scanned) = index.select_tail(&tail(scanned), 1000);
+        assert_eq!((candidates.len(), scanned), (0, 200_000));
     }
 
     #[test]

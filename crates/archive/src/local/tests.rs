@@ -19,6 +19,7 @@ fn on_disk(disk: &FaultyDisk) -> LocalOptions {
     let (clock, _) = Clock::manual(Duration::from_secs(1_700_000_000));
     LocalOptions {
         disk: Arc::new(disk.clone()),
+        catalogue: false,
         segment_bytes: 32 * 1024,
         ..LocalOptions::new("/archive", clock)
     }

@@ -1,24 +1,41 @@
-//! The one thread that writes: group commit, duplicates, and coming back after the disk refused.
+//! The one thread that writes: group commit, duplicates, sealing, and coming back after the disk refused. It owns the
+//! journals of both lanes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use poste_journal::{ErrorKind, FrameAt, Group, Journal, JournalError};
-use poste_service::Clock;
 use poste_wire::Hash;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Shared, frame};
-use crate::record::{Derived, Space};
-use crate::store::{Outcome, Writable};
+use super::frame;
+use super::index::Index;
+use super::index_file::Stretch;
+use super::part::{OpenPart, Part, PartError, SegmentId};
+use super::shared::{Cause, Shared};
+use crate::record::{Derived, Refusal, Space};
+use crate::store::{Lane, Outcome};
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Store(Job),
+    /// Seals the open segment of a lane, if it holds something.
+    Seal(Lane),
+    /// Seals every open segment that is old enough.
+    SealDue,
+    /// Removes sealed segments, and says how many bytes that gave back.
+    Remove(Vec<SegmentId>, SyncSender<Result<u64, JournalError>>),
+}
 
 /// A batch on its way to the disk.
 #[derive(Debug)]
 pub(super) struct Job {
+    pub(super) lane: Lane,
     pub(super) entries: Vec<NewEntry>,
     /// One for each record of the batch: `Stored` for those in `entries`, until something else is known.
     pub(super) outcomes: Vec<Outcome>,
@@ -40,22 +57,31 @@ pub(super) struct NewEntry {
 #[derive(Debug)]
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    commands: Receiver<Command>,
+    lanes: [LaneWriter; 2],
+}
+
+/// The writing side of one lane.
+#[derive(Debug)]
+pub(super) struct LaneWriter {
+    lane: Lane,
     journal: Journal,
-    jobs: Receiver<Job>,
-    clock: Clock,
-    next_seq: u64,
+    /// The segment that is written to, as it is indexed.
+    open: Arc<Part>,
     group: Group,
     /// When to try the disk again, while the journal is poisoned.
-    retry: Option<Retry>,
+    retry_at: Option<Instant>,
     /// How long the last attempt waited; forgotten when a group is durable again.
     delay: Duration,
 }
 
-#[derive(Debug)]
-struct Retry {
-    at: Instant,
-    /// For people: why records are not taken now.
-    reason: &'static str,
+impl LaneWriter {
+    const FIRST_DELAY: Duration = Duration::from_millis(100);
+    const LAST_DELAY: Duration = Duration::from_secs(5);
+
+    pub(super) fn new(lane: Lane, journal: Journal, open: Arc<Part>) -> Self {
+        Self { lane, journal, open, group: Group::new(), retry_at: None, delay: Self::FIRST_DELAY }
+    }
 }
 
 impl Writer {
@@ -66,88 +92,117 @@ impl Writer {
     const PUBLISH_RECORDS: usize = 1024;
     /// What the disk must take before records are taken again, even when the group that failed was smaller.
     const MIN_PROBE_BYTES: usize = 64 * 1024;
-    const FIRST_DELAY: Duration = Duration::from_millis(100);
-    const LAST_DELAY: Duration = Duration::from_secs(5);
+    /// Sealed segments that are indexed in memory because their index files cannot be written.
+    const MAX_WAITING_PARTS: usize = 6;
 
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        journal: Journal,
-        jobs: Receiver<Job>,
-        clock: Clock,
-        next_seq: u64,
-    ) -> Self {
-        let (group, delay) = (Group::new(), Self::FIRST_DELAY);
-        Self { shared, journal, jobs, clock, next_seq, group, retry: None, delay }
+    pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, lanes: [LaneWriter; 2]) -> Self {
+        Self { shared, commands, lanes }
     }
 
-    /// Serves jobs until every sender is gone, then closes the journal.
+    /// Serves commands until every sender is gone, then closes the journals.
     pub(super) fn run(mut self) -> Result<(), JournalError> {
-        let _stopped = SetUnwritable(Arc::clone(&self.shared));
+        let _stopped = SayStopped(Arc::clone(&self.shared));
+        let mut left_over = None;
         loop {
-            let job = match &self.retry {
-                None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(retry) => self.jobs.recv_timeout(retry.at.saturating_duration_since(Instant::now())),
+            let command = match left_over.take() {
+                Some(command) => Ok(command),
+                None => match self.lanes.iter().filter_map(|lane| lane.retry_at).min() {
+                    None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    Some(at) => self.commands.recv_timeout(at.saturating_duration_since(Instant::now())),
+                },
             };
-            match job {
-                Ok(job) => self.serve(job),
-                Err(RecvTimeoutError::Timeout) => self.try_again(),
+            match command {
+                Ok(Command::Store(job)) => left_over = self.serve(job),
+                Ok(Command::Seal(lane)) => self.seal(lane),
+                Ok(Command::SealDue) => self.seal_due(),
+                Ok(Command::Remove(segments, reply)) => {
+                    // Whoever no longer waits finds out at the next start.
+                    let _ = reply.send(self.remove(&segments));
+                }
+                Err(RecvTimeoutError::Timeout) => self.retry(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if self.journal.is_poisoned() {
-            // Nothing is acknowledged that is not durable; what is cut off now need not be cut at the start.
-            self.journal.reopen(unix_millis(&self.clock))?;
+        for lane in self.lanes {
+            let mut journal = lane.journal;
+            if journal.is_poisoned() {
+                // Nothing is acknowledged that is not durable; what is cut off now need not be cut at the start.
+                journal.reopen(self.shared.unix_millis())?;
+            }
+            journal.close()?;
         }
-        self.journal.close()
+        Ok(())
     }
 
-    /// Commits a job together with whatever waits behind it.
-    fn serve(&mut self, first: Job) {
+    /// Commits a job together with whatever waits behind it. Returns a command that is no job.
+    fn serve(&mut self, first: Job) -> Option<Command> {
         let (mut records, mut bytes) = (0, 0);
         let mut jobs = Vec::new();
+        let mut left_over = None;
         let mut next = Some(first);
-        while let Some(job) = next {
+        while let Some(job) = next.take() {
             records += job.entries.len();
             bytes += job.entries.iter().map(|entry| entry.body.len()).sum::<usize>();
             jobs.push(job);
-            next = if records < Self::GROUP_RECORDS && bytes < Self::GROUP_BYTES {
-                self.jobs.try_recv().ok()
-            } else {
-                None
-            };
+            if records < Self::GROUP_RECORDS && bytes < Self::GROUP_BYTES {
+                match self.commands.try_recv() {
+                    Ok(Command::Store(job)) => next = Some(job),
+                    Ok(other) => left_over = Some(other),
+                    Err(_) => {}
+                }
+            }
         }
-        if self.retry.as_ref().is_some_and(|retry| retry.at <= Instant::now()) {
-            self.try_again();
-        }
-        match &self.retry {
-            Some(retry) => refuse(&mut jobs, retry.reason),
-            None => self.commit(&mut jobs),
+        self.retry();
+        for lane in [Lane::Live, Lane::Imported] {
+            let mut of_lane: Vec<&mut Job> = jobs.iter_mut().filter(|job| job.lane == lane).collect();
+            if of_lane.is_empty() {
+                continue;
+            }
+            match self.shared.refusal() {
+                Some(reason) => refuse(&mut of_lane, &reason),
+                None => self.commit(lane, &mut of_lane),
+            }
         }
         for job in jobs {
             self.shared.metrics.count_outcomes(&job.outcomes);
             // Whoever no longer waits has its record stored all the same.
             let _ = job.reply.send(job.outcomes);
         }
+        left_over
     }
 
     /// J1: write, fdatasync, publish; the caller acknowledges.
-    fn commit(&mut self, jobs: &mut [Job]) {
-        let new = self.compose(jobs);
+    fn commit(&mut self, lane: Lane, jobs: &mut [&mut Job]) {
+        let new = match self.compose(lane, jobs) {
+            Ok(new) => new,
+            Err(error) => {
+                // Without that index nobody can tell whether a record is new.
+                if let Err(error) = self.shared.mistrust(error) {
+                    tracing::error!(%error, "an index file cannot be read, so records are not taken");
+                }
+                return refuse(jobs, "an index file of the archive cannot be read");
+            }
+        };
         if new.is_empty() {
             return;
         }
         let begun = Instant::now();
-        let written = self.journal.append(&mut self.group, unix_millis(&self.clock));
-        let written = written.and_then(|appended| self.journal.sync().map(|()| appended.frames));
+        let now_ms = self.shared.unix_millis();
+        let LaneWriter { journal, group, .. } = self.lane(lane);
+        let written = journal.append(group, now_ms);
+        let written = written.and_then(|appended| journal.sync().map(|()| appended));
         match written {
-            Ok(frames) => {
+            Ok(appended) => {
                 self.shared.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
                 self.shared.metrics.group_records.observe(new.len() as f64);
-                self.delay = Self::FIRST_DELAY;
-                self.publish(&new, &frames);
+                self.lane(lane).delay = LaneWriter::FIRST_DELAY;
+                if appended.sealed.is_some() {
+                    self.begin_part(lane);
+                }
+                self.publish(lane, &new, &appended.frames);
             }
             Err(error) => {
-                let reason = self.stop_taking(&error);
+                let reason = self.stop_taking(lane, &error);
                 refuse(jobs, reason);
             }
         }
@@ -155,90 +210,216 @@ impl Writer {
 
     /// Fills the group with what is new and marks what is not. A duplicate of a record in the same group is
     /// answered with the group, when the first one is durable (J5).
-    fn compose(&mut self, jobs: &mut [Job]) -> Vec<(Space, Derived)> {
-        self.group.clear();
+    fn compose(&mut self, lane: Lane, jobs: &mut [&mut Job]) -> Result<Vec<(Space, Derived)>, PartError> {
+        let shared = Arc::clone(&self.shared);
+        let group = &mut self.lane(lane).group;
+        group.clear();
         let mut new = Vec::new();
         let mut in_flight: HashSet<(Space, Hash)> = HashSet::new();
-        let index = self.shared.index.read();
-        for Job { entries, outcomes, .. } in jobs {
+        let parts = candidates(&shared, jobs);
+        let first_seq = shared.next_seq.load(Ordering::Relaxed);
+        let question = shared.next_question();
+        for job in jobs {
+            let Job { entries, outcomes, .. } = &mut **job;
             for NewEntry { slot, space, derived, body } in entries.iter() {
-                let id = derived.position.id;
-                if index.contains(*space, &id) || !in_flight.insert((*space, id)) {
+                let position = derived.position;
+                if shared.floor_ns(*space).is_some_and(|floor_ns| position.time_ns < floor_ns) {
+                    outcomes[*slot] = Outcome::Refused(Refusal::BelowFloor);
+                    continue;
+                }
+                let mut known = in_flight.contains(&(*space, position.id));
+                for part in parts.iter().rev() {
+                    known = known || part.contains(*space, &position, question)?;
+                }
+                if known {
                     outcomes[*slot] = Outcome::Duplicate;
                     continue;
                 }
-                let head = frame::encode_head(self.next_seq + new.len() as u64, *space);
-                self.group.push(&[&head, body]).expect("a derived body is far below the limit of a frame");
+                in_flight.insert((*space, position.id));
+                let head = frame::encode_head(first_seq + new.len() as u64, *space);
+                group.push(&[&head, body]).expect("a derived body is far below the limit of a frame");
                 new.push((*space, *derived));
             }
         }
-        new
+        Ok(new)
     }
 
-    fn publish(&mut self, new: &[(Space, Derived)], frames: &[FrameAt]) {
-        let records: Vec<_> = new.iter().zip(frames).collect();
+    fn publish(&mut self, lane: Lane, new: &[(Space, Derived)], frames: &[FrameAt]) {
+        let part = Arc::clone(&self.lane(lane).open);
+        let Part::Open(open) = part.as_ref() else { return };
+        let first_seq = self.shared.next_seq.load(Ordering::Relaxed);
+        let records: Vec<_> = (first_seq..).zip(new.iter().zip(frames)).collect();
         for slice in records.chunks(Self::PUBLISH_RECORDS) {
-            let mut index = self.shared.index.write();
-            for &((space, derived), at) in slice {
-                index.insert(*space, *derived, self.next_seq, *at);
-                self.next_seq += 1;
+            let mut index = open.index.write();
+            for &(seq, ((space, derived), at)) in slice {
+                index.insert(*space, *derived, seq, *at);
             }
         }
-        self.shared.file_bytes.store(self.journal.file_bytes(), Ordering::Relaxed);
-        self.shared.head.send_replace(self.next_seq - 1);
-        self.shared.publish_gauges();
+        let head = first_seq + new.len() as u64 - 1;
+        // The keeper may have found higher ones in a segment that was not indexed.
+        self.shared.next_seq.fetch_max(head + 1, Ordering::Relaxed);
+        self.shared.head.send_if_modified(|known| {
+            let grows = *known < head;
+            *known = (*known).max(head);
+            grows
+        });
+        self.shared.metrics.head_seq.set(head as i64);
+        self.count_bytes();
     }
 
+    /// The journal of a lane writes to a new segment: the one before is indexed in memory until it has its file.
+    fn begin_part(&mut self, lane: Lane) {
+        let number = self.lane(lane).journal.open_segment();
+        let part =
+            Arc::new(Part::Open(OpenPart::new(SegmentId { lane, number }, Index::default(), Vec::new())));
+        self.shared.change_view(|view| view.with(Arc::clone(&part)));
+        self.shared.set_open_number(lane, number);
+        self.lane(lane).open = part;
+        self.count_bytes();
+        // When everything of it is retired, nothing else remembers how far the numbers had come.
+        let next_seq = self.shared.next_seq.load(Ordering::Relaxed);
+        if let Err(error) = self.shared.meta.update(|meta| meta.next_seq = meta.next_seq.max(next_seq)) {
+            tracing::warn!(%error, "the store's meta file could not be written");
+        }
+        let behind = self.shared.waiting_parts().len() > Self::MAX_WAITING_PARTS;
+        if behind {
+            let reason = "the archive's index files cannot be written: see the log for what its disk says";
+            self.shared.refuse(Cause::IndexesBehind, Some(reason.to_owned()));
+        }
+        let _ = self.shared.nudge.try_send(());
+    }
+
+    fn count_bytes(&self) {
+        let bytes = self.lanes.iter().map(|lane| lane.journal.file_bytes()).sum();
+        self.shared.segment_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    // --------------------------------------------------------------------------- sealing and removing
+
+    fn seal(&mut self, lane: Lane) {
+        let now_ms = self.shared.unix_millis();
+        match self.lane(lane).journal.seal(now_ms) {
+            Ok(None) | Err(JournalError::Poisoned) => {}
+            Ok(Some(_)) => self.begin_part(lane),
+            Err(error) => {
+                self.stop_taking(lane, &error);
+            }
+        }
+    }
+
+    fn seal_due(&mut self) {
+        let now_ms = self.shared.unix_millis();
+        for lane in [Lane::Live, Lane::Imported] {
+            if self.lane(lane).journal.seal_due(now_ms) {
+                self.seal(lane);
+            }
+        }
+    }
+
+    fn remove(&mut self, segments: &[SegmentId]) -> Result<u64, JournalError> {
+        let mut bytes = 0;
+        for id in segments {
+            bytes += self.lane(id.lane).journal.remove(id.number)?;
+        }
+        self.count_bytes();
+        Ok(bytes)
+    }
+
+    // ------------------------------------------------------------------------------ the disk refuses
+
     /// The disk refused: takes nothing more until it has come back.
-    fn stop_taking(&mut self, error: &JournalError) -> &'static str {
+    fn stop_taking(&mut self, lane: Lane, error: &JournalError) -> &'static str {
         let reason = match error.kind() {
             ErrorKind::Full => "the archive's disk is full",
             _ => "the archive's disk does not take records",
         };
         tracing::error!(%error, "the archive takes no records until its disk has come back");
-        self.retry = Some(Retry { at: Instant::now() + self.delay, reason });
-        self.delay = (self.delay * 2).min(Self::LAST_DELAY);
-        self.shared.writable.send_replace(Writable::No(reason.to_owned()));
-        self.shared.publish_gauges();
+        let LaneWriter { journal, open, .. } = self.lane(lane);
+        if journal.open_segment() != open.id().number {
+            // The segment before was sealed in good order; it was the first group of the next that failed.
+            self.begin_part(lane);
+        }
+        self.wait_longer(lane);
+        self.shared.refuse(Cause::Disk(lane), Some(reason.to_owned()));
         reason
     }
 
-    fn try_again(&mut self) {
-        match self.journal.reopen(unix_millis(&self.clock)) {
-            Ok(reopened) => {
-                for lost in &reopened.quarantined {
-                    self.shared.index.write().remove_stretch(lost.segment, lost.offset, lost.bytes);
-                }
-                self.shared.count_quarantined(&reopened.quarantined);
-                self.shared.file_bytes.store(self.journal.file_bytes(), Ordering::Relaxed);
-                // A full disk has room for a new segment's header long before it has room for records.
-                let wanted = self.group.file_bytes().max(Self::MIN_PROBE_BYTES);
-                if let Err(error) = self.journal.probe(wanted) {
-                    return self.wait_longer(&error);
-                }
-                self.retry = None;
-                self.shared.writable.send_replace(Writable::Yes);
-                self.shared.publish_gauges();
-                tracing::info!("the archive takes records again");
+    /// Tries the disks that are due again.
+    fn retry(&mut self) {
+        let now = Instant::now();
+        for lane in [Lane::Live, Lane::Imported] {
+            if self.lane(lane).retry_at.is_some_and(|at| at <= now) {
+                self.try_again(lane);
             }
-            Err(error) => self.wait_longer(&error),
         }
     }
 
-    fn wait_longer(&mut self, error: &JournalError) {
-        tracing::debug!(%error, "the archive's disk has not come back");
-        if let Some(retry) = &mut self.retry {
-            retry.at = Instant::now() + self.delay;
+    fn try_again(&mut self, lane: Lane) {
+        if let Err(error) = self.reopen(lane) {
+            tracing::debug!(%error, "the archive's disk has not come back");
+            self.wait_longer(lane);
+            return;
         }
-        self.delay = (self.delay * 2).min(Self::LAST_DELAY);
+        self.lane(lane).retry_at = None;
+        self.shared.refuse(Cause::Disk(lane), None);
         self.shared.publish_gauges();
+        tracing::info!("the archive takes records again");
     }
+
+    fn reopen(&mut self, lane: Lane) -> Result<(), JournalError> {
+        let now_ms = self.shared.unix_millis();
+        let reopened = self.lane(lane).journal.reopen(now_ms)?;
+        let before = Arc::clone(&self.lane(lane).open);
+        for lost in &reopened.quarantined {
+            self.shared.quarantine(&before, Stretch { offset: lost.offset, bytes: lost.bytes });
+        }
+        if self.lane(lane).journal.open_segment() != before.id().number {
+            if reopened.sealed.is_none() {
+                // Nothing was ever in it, and its file is gone.
+                self.shared.change_view(|view| view.without(&[before.id()]));
+            }
+            self.begin_part(lane);
+        }
+        self.count_bytes();
+        // A full disk has room for a new segment's header long before it has room for records.
+        let LaneWriter { journal, group, .. } = self.lane(lane);
+        journal.probe(group.file_bytes().max(Self::MIN_PROBE_BYTES))
+    }
+
+    fn wait_longer(&mut self, lane: Lane) {
+        let lane = self.lane(lane);
+        lane.retry_at = Some(Instant::now() + lane.delay);
+        lane.delay = (lane.delay * 2).min(LaneWriter::LAST_DELAY);
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut LaneWriter {
+        let index = super::shared::lane_index(lane);
+        debug_assert_eq!(self.lanes[index].lane, lane);
+        &mut self.lanes[index]
+    }
+}
+
+/// The parts that may hold one of these records.
+fn candidates(shared: &Shared, jobs: &[&mut Job]) -> Vec<Arc<Part>> {
+    let times = || jobs.iter().flat_map(|job| &job.entries).map(|entry| entry.derived.position.time_ns);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Vec::new() };
+    let view = shared.view();
+    let overlaps = |part: &&Arc<Part>| match part.as_ref() {
+        Part::Open(_) => true,
+        Part::Sealed(part) => part
+            .summary
+            .spaces
+            .iter()
+            .any(|space| space.oldest.time_ns <= last && space.newest.time_ns >= first),
+    };
+    view.parts().iter().filter(overlaps).cloned().collect()
 }
 
 /// Nothing of these batches is known to be durable: neither the new records, nor those that waited for the
 /// same records of this group.
-fn refuse(jobs: &mut [Job], reason: &str) {
-    for Job { entries, outcomes, .. } in jobs {
+fn refuse(jobs: &mut [&mut Job], reason: &str) {
+    for job in jobs {
+        let Job { entries, outcomes, .. } = &mut **job;
         for entry in entries.iter() {
             outcomes[entry.slot] = Outcome::Unavailable(reason.to_owned());
         }
@@ -246,15 +427,10 @@ fn refuse(jobs: &mut [Job], reason: &str) {
 }
 
 /// However the thread ends, the store takes nothing more and says so.
-struct SetUnwritable(Arc<Shared>);
+struct SayStopped(Arc<Shared>);
 
-impl Drop for SetUnwritable {
+impl Drop for SayStopped {
     fn drop(&mut self) {
-        self.0.writable.send_replace(Writable::No("the archive was stopped".to_owned()));
-        self.0.publish_gauges();
+        self.0.refuse(Cause::Stopped, Some("the archive was stopped".to_owned()));
     }
-}
-
-pub(super) fn unix_millis(clock: &Clock) -> u64 {
-    u64::try_from(clock.now().as_millis()).unwrap_or(u64::MAX)
 }

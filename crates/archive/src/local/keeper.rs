@@ -1,0 +1,214 @@
+//! The one thread that looks after what is stored: it makes index files of sealed segments, makes them anew where they
+//! are missing or damaged, keeps the catalogue, and does what the retention says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use super::catalogue::Catalogue;
+use super::part::{Part, PartError, SealedPart, SegmentId};
+use super::sealed::topic_counts;
+use super::shared::{Cause, Shared, last_seq};
+use super::topics::{DistinctTopics, day_of};
+use super::writer::Command;
+use crate::record::Space;
+use crate::store::{Lane, StoreError};
+
+/// How often it looks around when nothing calls it.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    writer: SyncSender<Command>,
+    calls: Receiver<()>,
+    catalogue: Catalogue,
+    /// The segments that the catalogue knows.
+    recorded: BTreeSet<SegmentId>,
+    /// The newest imported record when it was looked last, and whether its segment has to be sealed.
+    imported_seq: u64,
+    imported_grew: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        writer: SyncSender<Command>,
+        calls: Receiver<()>,
+        catalogue: Catalogue,
+    ) -> Self {
+        let recorded = catalogue.segments().into_iter().flatten();
+        let recorded = recorded.map(|(lane, number, _)| SegmentId { lane, number }).collect();
+        Self { shared, writer, calls, catalogue, recorded, imported_seq: 0, imported_grew: false }
+    }
+
+    /// Works until the store closes; then the catalogue is closed well.
+    pub(super) fn run(mut self) {
+        while !self.shared.is_closing() {
+            self.index_sealed();
+            self.index_missing();
+            self.learn_topics();
+            self.retire();
+            self.record_segments();
+            self.seal();
+            self.shared.bound_indexes();
+            self.shared.publish_gauges();
+            match self.calls.recv_timeout(INTERVAL) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        // What is not indexed yet is missing at the next start, and then made from its segment.
+        self.index_sealed();
+        self.record_segments();
+        self.catalogue.close(self.shared.store_id.0);
+    }
+
+    /// Makes the files of segments that are sealed and still indexed in memory.
+    fn index_sealed(&mut self) {
+        for part in self.shared.waiting_parts() {
+            let Part::Open(open) = part.as_ref() else { continue };
+            match self.shared.index_open_part(open) {
+                Ok(sealed) => self.add(sealed),
+                Err(error) => {
+                    tracing::warn!(%error, "an index file could not be written: trying again");
+                    return;
+                }
+            }
+        }
+        self.shared.refuse(Cause::IndexesBehind, None);
+    }
+
+    /// Makes the files that are missing or damaged from their segments, the newest first.
+    fn index_missing(&mut self) {
+        while let Some(id) = self.shared.next_unindexed() {
+            match self.shared.index_segment(id) {
+                Ok(Some(sealed)) => {
+                    self.add(sealed);
+                    self.shared.indexed(id);
+                    self.index_sealed();
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(
+                        segment = id.number,
+                        %error,
+                        "a segment cannot be indexed, so answers are not complete and no records are taken: trying again"
+                    );
+                    return;
+                }
+            }
+            if self.shared.is_closing() {
+                return;
+            }
+        }
+    }
+
+    fn add(&mut self, sealed: SealedPart) {
+        let part = Arc::new(Part::Sealed(sealed));
+        // Before it can be asked: a bloom question must not miss a topic of it (J9).
+        self.add_topics(&part);
+        let seq = last_seq(&part).unwrap_or(0);
+        self.shared.next_seq.fetch_max(seq + 1, std::sync::atomic::Ordering::Relaxed);
+        self.shared.change_view(|view| view.with(part));
+        self.shared.head.send_if_modified(|head| {
+            let grows = *head < seq;
+            *head = (*head).max(seq);
+            grows
+        });
+    }
+
+    /// The distinct topics of all segments, read from their index files where no catalogue told them.
+    fn learn_topics(&mut self) {
+        if self.shared.topics(|_| ()).is_some() {
+            return;
+        }
+        let mut spaces: BTreeMap<Space, DistinctTopics> = BTreeMap::new();
+        for part in self.shared.view().parts() {
+            let Part::Sealed(sealed) = part.as_ref() else { continue };
+            if self.shared.is_closing() {
+                return;
+            }
+            if let Err(error) = add_part_topics(&mut spaces, sealed) {
+                // Questions go to every part meanwhile; a damaged file is noticed there.
+                tracing::warn!(error = %error.error, "the topics of an index file cannot be read");
+                let _ = self.shared.mistrust(error);
+                return;
+            }
+        }
+        for (&space, topics) in &spaces {
+            self.catalogue.clear_topics(space);
+            self.catalogue.put_topics(space, topics.iter());
+        }
+        self.shared.change_topics(|known| *known = Some(spaces));
+    }
+
+    fn add_topics(&mut self, part: &Part) {
+        let Part::Sealed(sealed) = part else { return };
+        let catalogue = &self.catalogue;
+        let added = self.shared.change_topics(|known| {
+            let Some(spaces) = known else { return Ok(()) };
+            for summary in &sealed.summary.spaces {
+                let days = day_of(summary.oldest.time_ns)..=day_of(summary.newest.time_ns);
+                let counts = topic_counts(sealed, summary.space)?;
+                let changed = spaces.entry(summary.space).or_default().add_segment(days, counts);
+                catalogue.put_topics(summary.space, changed);
+            }
+            Ok(())
+        });
+        if let Err(PartError { error, .. }) = added {
+            tracing::warn!(%error, "the topics of a new index file cannot be read");
+            // Without them the others are no superset: they are learnt again from the files.
+            self.shared.change_topics(|known| *known = None);
+        }
+    }
+
+    /// Lets the catalogue know what there is.
+    fn record_segments(&mut self) {
+        let view = self.shared.view();
+        let sealed = |part: &Arc<Part>| matches!(part.as_ref(), Part::Sealed(_)).then(|| part.id());
+        let there: BTreeSet<SegmentId> = view.parts().iter().filter_map(sealed).collect();
+        for id in self.recorded.difference(&there) {
+            self.catalogue.remove_segment(id.lane, id.number);
+        }
+        for id in there.difference(&self.recorded) {
+            if let Some(Part::Sealed(part)) = view.find(*id).map(AsRef::as_ref) {
+                self.catalogue.put_segment(id.lane, id.number, &part.summary.encode());
+            }
+        }
+        self.recorded = there;
+    }
+
+    fn retire(&mut self) {
+        match self.shared.keep_retention(&self.writer) {
+            Ok(()) | Err(StoreError::Closed) => {}
+            Err(error) => tracing::error!(%error, "old records could not be retired: trying again"),
+        }
+    }
+
+    /// Seals what is old enough; imported history as soon as it no longer grows.
+    fn seal(&mut self) {
+        // A writer that is too busy for it seals by itself.
+        let _ = self.writer.try_send(Command::SealDue);
+        let imported = self.shared.imported_seq();
+        if imported == self.imported_seq && self.imported_grew {
+            self.imported_grew = self.writer.try_send(Command::Seal(Lane::Imported)).is_err();
+        } else if imported != self.imported_seq {
+            (self.imported_seq, self.imported_grew) = (imported, true);
+        }
+    }
+}
+
+/// Adds the topics of a sealed segment.
+pub(super) fn add_part_topics(
+    spaces: &mut BTreeMap<Space, DistinctTopics>,
+    part: &SealedPart,
+) -> Result<(), PartError> {
+    for summary in &part.summary.spaces {
+        let counts = topic_counts(part, summary.space)?;
+        let days = day_of(summary.oldest.time_ns)..=day_of(summary.newest.time_ns);
+        spaces.entry(summary.space).or_default().add_segment(days, counts);
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! One page of history over all parts: their records are merged in order of position, and a part is opened only when
+//! the page gets as far as its range.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::part::{Part, PartError};
+use super::question::{Candidate, Question, Wanted};
+use super::read::Found;
+use super::sealed::SealedCursor;
+use super::shared::{AskError, Shared};
+use super::topics::day_of;
+use super::view::{Overlap, View};
+use crate::record::Position;
+use crate::store::{Page, Query, StoreError};
+
+/// A bloom filter is matched against the topics of each part; over more parts than this against the distinct topics of
+/// all of them first.
+const FEW_PARTS: usize = 4;
+
+impl Shared {
+    /// One page of history.
+    pub(super) fn page(&self, query: &Query) -> Result<Page, StoreError> {
+        self.ask(|view| {
+            // Read before anything is looked for: what arrives meanwhile cannot make the claim too large.
+            let complete_until_ns = self.complete_until_ns();
+            let floor_ns = self.floor_ns(query.space);
+            let mut page = Page { complete_until_ns, floor_ns, ..Page::default() };
+            let Some(question) = Question::of(query, floor_ns) else { return Ok(Some(page)) };
+            let selection = self.select(view, question, query)?;
+            match self.read(query.space, &selection.found)? {
+                Ok(records) => page.records = records,
+                Err(_) => return Ok(None),
+            }
+            page.next = selection.next;
+            page.quarantined = selection.quarantined;
+            Ok(Some(page))
+        })
+    }
+
+    fn select(&self, view: &View, mut question: Question, query: &Query) -> Result<Selection, AskError> {
+        let overlaps = view.overlapping(question.space, &question.bounds);
+        if overlaps.len() > FEW_PARTS {
+            self.match_topics(&mut question);
+        }
+        let number = self.next_question();
+        for overlap in &overlaps {
+            if let Part::Sealed(part) = overlap.part.as_ref() {
+                part.touch(number);
+            }
+        }
+        let question = Arc::new(question);
+        let mut merge = Merge::new(overlaps, Arc::clone(&question), query.max_records);
+        let mut selection = Selection::default();
+        let mut bytes_left = query.max_bytes;
+        let head = super::frame::head_bytes(query.space);
+        while let Some(found) = merge.next()? {
+            let bytes = (found.candidate.at.payload_bytes as usize).saturating_sub(head);
+            let taken = &mut selection.found;
+            if let Some(last) = taken.last()
+                && (taken.len() >= query.max_records || bytes > bytes_left)
+            {
+                selection.next = Some(last.candidate.position);
+                break;
+            }
+            bytes_left = bytes_left.saturating_sub(bytes);
+            taken.push(found);
+        }
+        selection.quarantined = merge.quarantined;
+        Ok(selection)
+    }
+
+    /// Looks up which of the distinct topics a bloom filter covers: a superset of those in the range (J9).
+    fn match_topics(&self, question: &mut Question) {
+        let Wanted::Bloom { bloom, topics } = &mut question.wanted else { return };
+        let days = day_of(question.bounds.low.time_ns)..=day_of(question.bounds.high.time_ns);
+        let space = question.space;
+        *topics = self.topics(|spaces| {
+            spaces.get(&space).map(|distinct| distinct.matching(bloom, days)).unwrap_or_default()
+        });
+    }
+}
+
+/// The records of a page, without their bodies.
+#[derive(Debug, Default)]
+struct Selection {
+    found: Vec<Found>,
+    /// The last one, if more would follow it.
+    next: Option<Position>,
+    quarantined: u64,
+}
+
+/// Several parts as one, in order.
+struct Merge {
+    question: Arc<Question>,
+    /// How many records the page takes.
+    count: usize,
+    /// Parts that the page has not come to; the next one is the last.
+    pending: Vec<Overlap>,
+    heads: BinaryHeap<Head>,
+    quarantined: u64,
+}
+
+impl Merge {
+    fn new(mut pending: Vec<Overlap>, question: Arc<Question>, count: usize) -> Self {
+        if question.descending {
+            pending.sort_unstable_by_key(|overlap| overlap.newest);
+        } else {
+            pending.sort_unstable_by_key(|overlap| std::cmp::Reverse(overlap.oldest));
+        }
+        Self { question, count, pending, heads: BinaryHeap::new(), quarantined: 0 }
+    }
+
+    fn next(&mut self) -> Result<Option<Found>, PartError> {
+        while let Some(overlap) = self.pending.pop_if(|overlap| match self.heads.peek() {
+            None => true,
+            Some(head) if self.question.descending => overlap.newest > head.candidate.position,
+            Some(head) => overlap.oldest < head.candidate.position,
+        }) {
+            self.quarantined += overlap.part.quarantined().len() as u64;
+            let mut cursor = Cursor::open(&overlap.part, &self.question, self.count)?;
+            if let Some(candidate) = cursor.next()? {
+                let descending = self.question.descending;
+                self.heads.push(Head { candidate, part: overlap.part, cursor, descending });
+            }
+        }
+        let Some(mut head) = self.heads.pop() else { return Ok(None) };
+        let found = Found { part: Arc::clone(&head.part), candidate: head.candidate };
+        if let Some(candidate) = head.cursor.next()? {
+            head.candidate = candidate;
+            self.heads.push(head);
+        }
+        Ok(Some(found))
+    }
+}
+
+/// What one part gives, in order.
+enum Cursor {
+    /// Of an open segment: taken at once, so that its index is not locked while the disk is asked.
+    Taken(std::vec::IntoIter<Candidate>),
+    Sealed(Box<SealedCursor>),
+}
+
+impl Cursor {
+    fn open(part: &Arc<Part>, question: &Arc<Question>, count: usize) -> Result<Self, PartError> {
+        match part.as_ref() {
+            Part::Open(open) => {
+                // One more than the page takes tells whether there is a next one.
+                let taken = open.index.read().select(question, count.saturating_add(1));
+                Ok(Self::Taken(taken.into_iter()))
+            }
+            Part::Sealed(_) => {
+                Ok(Self::Sealed(Box::new(SealedCursor::open(Arc::clone(part), Arc::clone(question), count)?)))
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Candidate>, PartError> {
+        match self {
+            Self::Taken(candidates) => Ok(candidates.next()),
+            Self::Sealed(cursor) => cursor.next(),
+        }
+    }
+}
+
+/// The next record of one part; the greatest is the one that comes first.
+struct Head {
+    candidate: Candidate,
+    part: Arc<Part>,
+    cursor: Cursor,
+    descending: bool,
+}
+
+impl Ord for Head {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = self.candidate.position.cmp(&other.candidate.position);
+        if self.descending { order } else { order.reverse() }
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Head {}

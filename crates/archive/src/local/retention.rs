@@ -1,0 +1,210 @@
+//! Retention: which records are taken away (J7). The floor is durable first, then everything below it is hidden, and
+//! only then whole segments are removed whose newest record is below it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use super::part::{Part, SegmentId};
+use super::shared::{Cause, Shared};
+use super::writer::Command;
+use crate::record::Space;
+use crate::store::{Retention, Retired, StoreError};
+
+/// All spaces, each with its floor.
+const SPACES: [Space; 1] = [Space::Waku1];
+
+impl Shared {
+    /// Raises the floor of a space: what is below is not answered any more when this returns. Segments that are wholly
+    /// below their floors are removed as far as that is possible at once; the rest follows.
+    pub(super) fn retire(
+        &self,
+        writer: &SyncSender<Command>,
+        space: Space,
+        floor_ns: i64,
+    ) -> Result<Retired, StoreError> {
+        if self.floor_ns(space).is_none_or(|floor| floor < floor_ns) {
+            self.meta.update(|meta| {
+                let floor = meta.floors.entry(space).or_insert(floor_ns);
+                *floor = (*floor).max(floor_ns);
+            })?;
+            self.hide_below(space, floor_ns);
+        }
+        let retired = self.remove_retired(writer)?;
+        Ok(Retired { floor_ns: self.floor_ns(space), ..retired })
+    }
+
+    /// What [`Shared::retire`] would remove.
+    pub(super) fn would_retire(&self, space: Space, floor_ns: i64) -> Retired {
+        let floor_ns = self.floor_ns(space).map_or(floor_ns, |floor| floor.max(floor_ns));
+        let mut retired = Retired { floor_ns: Some(floor_ns), ..Retired::default() };
+        for part in self.view().parts() {
+            let below = |other: Space| {
+                let floor = if other == space { Some(floor_ns) } else { self.floor_ns(other) };
+                part.span(other).is_none_or(|span| floor.is_some_and(|floor| span.newest.time_ns < floor))
+            };
+            if SPACES.into_iter().all(below) {
+                count(part, &mut retired);
+            }
+        }
+        retired
+    }
+
+    /// Removes every segment whose records are all below their floors.
+    pub(super) fn remove_retired(&self, writer: &SyncSender<Command>) -> Result<Retired, StoreError> {
+        let view = self.view();
+        let mut retired = Retired::default();
+        let mut gone: Vec<SegmentId> = Vec::new();
+        let mut retired_seq = 0;
+        for part in view.parts() {
+            let below = |space: Space| {
+                let floor = self.floor_ns(space);
+                part.span(space).is_none_or(|span| floor.is_some_and(|floor| span.newest.time_ns < floor))
+            };
+            let is_empty = SPACES.into_iter().all(|space| part.span(space).is_none());
+            if !SPACES.into_iter().all(below) {
+                continue;
+            }
+            match part.as_ref() {
+                Part::Sealed(_) => {
+                    gone.push(part.id());
+                    retired_seq = retired_seq.max(super::shared::last_seq(part).unwrap_or(0));
+                    count(part, &mut retired);
+                }
+                // It is removed when it has been sealed and indexed.
+                Part::Open(_) if !is_empty && part.id().number == self.open_number(part.id().lane) => {
+                    send(writer, Command::Seal(part.id().lane))?;
+                }
+                Part::Open(_) => {}
+            }
+        }
+        if gone.is_empty() {
+            return Ok(retired);
+        }
+        // Who reads in order of arrival must learn of the loss, also after a restart.
+        self.meta.update(|meta| {
+            meta.retired_seq = meta.retired_seq.max(retired_seq);
+            for id in &gone {
+                meta.forget_segment(id.lane, id.number);
+            }
+        })?;
+        self.change_view(|view| view.without(&gone));
+        self.change_topics(|spaces| {
+            for (&space, topics) in spaces.iter_mut().flatten() {
+                if let Some(floor_ns) = self.floor_ns(space) {
+                    topics.retire(super::topics::day_of(floor_ns));
+                }
+            }
+        });
+        let (reply, removed) = sync_channel(1);
+        send(writer, Command::Remove(gone.clone(), reply))?;
+        retired.bytes = removed.recv().map_err(|_| StoreError::Closed)??;
+        for &id in &gone {
+            // An index file without its segment is removed at the next start, if not now.
+            let path = super::index_path(&self.dir, id);
+            let _ = self.disk.remove(&path);
+        }
+        tracing::info!(
+            segments = gone.len(),
+            records = retired.records,
+            bytes = retired.bytes,
+            "retired old records"
+        );
+        Ok(retired)
+    }
+
+    /// Does what the retention says, at this time.
+    pub(super) fn keep_retention(&self, writer: &SyncSender<Command>) -> Result<(), StoreError> {
+        let Retention { max_age, max_bytes, min_age } = self.retentions.lock().in_force();
+        let now_ns = self.unix_nanos();
+        let before = |age: std::time::Duration| now_ns.saturating_sub(nanos(age));
+        if let Some(max_age) = max_age {
+            for space in SPACES {
+                let floor_ns = before(max_age);
+                // Each step of the floor costs a write of the meta file, so it goes by minutes, or a sixtieth of the age.
+                let step = nanos(max_age / 60).min(60_000_000_000);
+                let due = self.floor_ns(space).is_none_or(|floor| floor_ns.saturating_sub(floor) >= step);
+                if due && self.oldest_ns(space).is_some_and(|oldest| oldest < floor_ns) {
+                    self.retire(writer, space, floor_ns)?;
+                }
+            }
+        }
+        if let Some(max_bytes) = max_bytes
+            && self.file_bytes() > max_bytes
+        {
+            self.make_room(writer, max_bytes, before(min_age))?;
+        }
+        self.remove_retired(writer)?;
+        let full = max_bytes.is_some_and(|max_bytes| self.file_bytes() > max_bytes);
+        let reason = "archive.max_size is reached, and nothing is older than archive.min_age: raise one of them, or \
+                      prune";
+        if full && self.refusal_of(Cause::Size).is_none() {
+            tracing::error!("the archive takes no records: {reason}");
+        }
+        self.refuse(Cause::Size, full.then(|| reason.to_owned()));
+        Ok(())
+    }
+
+    /// Retires the oldest sealed segments until the files are small enough, but nothing younger than `latest_ns`.
+    fn make_room(
+        &self,
+        writer: &SyncSender<Command>,
+        max_bytes: u64,
+        latest_ns: i64,
+    ) -> Result<(), StoreError> {
+        let view = self.view();
+        for space in SPACES {
+            let mut sealed: Vec<(i64, &Arc<Part>)> = view
+                .parts()
+                .iter()
+                .filter(|part| matches!(part.as_ref(), Part::Sealed(_)))
+                .filter_map(|part| Some((part.span(space)?.newest.time_ns, part)))
+                .collect();
+            sealed.sort_unstable_by_key(|&(newest_ns, _)| newest_ns);
+            let mut excess = self.file_bytes().saturating_sub(max_bytes);
+            let mut floor_ns = None;
+            for (newest_ns, part) in sealed {
+                if excess == 0 || newest_ns >= latest_ns {
+                    break;
+                }
+                floor_ns = Some(newest_ns + 1);
+                let mut freed = Retired::default();
+                count(part, &mut freed);
+                excess = excess.saturating_sub(freed.bytes);
+            }
+            if let Some(floor_ns) = floor_ns {
+                self.retire(writer, space, floor_ns)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn oldest_ns(&self, space: Space) -> Option<i64> {
+        let view = self.view();
+        view.parts().iter().filter_map(|part| Some(part.span(space)?.oldest.time_ns)).min()
+    }
+}
+
+/// Adds what removing a part gives back.
+fn count(part: &Part, retired: &mut Retired) {
+    match part {
+        Part::Sealed(sealed) => {
+            retired.records +=
+                sealed.summary.spaces.iter().map(|space| u64::from(space.records)).sum::<u64>();
+            retired.bytes += sealed.summary.segment_bytes + sealed.summary.file_bytes;
+        }
+        Part::Open(open) => {
+            let index = open.index.read();
+            retired.records += index.len() as u64;
+            retired.bytes +=
+                index.spaces().filter_map(|(_, space)| space.span()).map(|span| span.body_bytes).sum::<u64>();
+        }
+    }
+}
+
+fn send(writer: &SyncSender<Command>, command: Command) -> Result<(), StoreError> {
+    writer.send(command).map_err(|_| StoreError::Closed)
+}
+
+fn nanos(age: std::time::Duration) -> i64 {
+    i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)
+}

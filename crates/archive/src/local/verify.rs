@@ -1,0 +1,204 @@
+//! Verification: every frame is read and derived anew and compared with the index, every block of every index file is
+//! read. What is damaged goes to quarantine; an index file that does not agree with its segment is made anew.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::build::{Derive, Placed, stretch};
+use super::index_file::{IndexError, Stretch};
+use super::part::{OpenPart, Part, PartError, SealedPart};
+use super::shared::Shared;
+use crate::record::Space;
+use crate::store::{Lane, Progress, ProgressFn, StoreError, Verification};
+
+/// More findings are counted, but not told one by one.
+const MAX_FINDINGS: usize = 1000;
+/// Frames of an open segment that are read at a time.
+const OPEN_FRAMES: usize = 4096;
+
+impl Shared {
+    /// Verifies everything that is there now; one at a time.
+    pub(super) fn verify(&self, progress: &ProgressFn) -> Result<Verification, StoreError> {
+        if self.verifying.swap(true, Ordering::AcqRel) {
+            return Err(StoreError::Invalid(
+                "another verification is running: wait until it is done".to_owned(),
+            ));
+        }
+        let result = Run::new(self, progress).all();
+        self.verifying.store(false, Ordering::Release);
+        result
+    }
+}
+
+struct Run<'a> {
+    shared: &'a Shared,
+    progress: &'a ProgressFn,
+    told: Progress,
+    result: Verification,
+}
+
+impl<'a> Run<'a> {
+    fn new(shared: &'a Shared, progress: &'a ProgressFn) -> Self {
+        let told = Progress { done_bytes: 0, total_bytes: shared.file_bytes() };
+        Self { shared, progress, told, result: Verification::default() }
+    }
+
+    fn all(mut self) -> Result<Verification, StoreError> {
+        let view = self.shared.view();
+        for part in view.parts() {
+            let goes_on = match part.as_ref() {
+                Part::Open(open) => self.open(part, open)?,
+                Part::Sealed(sealed) => self.sealed(part, sealed)?,
+            };
+            if !goes_on {
+                return Ok(self.result);
+            }
+        }
+        self.result.complete = true;
+        Ok(self.result)
+    }
+
+    /// Reads every frame that the index in memory knows. False when the verification is to end.
+    fn open(&mut self, part: &Arc<Part>, open: &OpenPart) -> Result<bool, StoreError> {
+        let known: Vec<(Space, super::index::Entry)> = {
+            let index = open.index.read();
+            index
+                .spaces()
+                .flat_map(|(space, index)| index.entries().map(move |(_, entry)| (space, *entry)))
+                .collect()
+        };
+        for some in known.chunks(OPEN_FRAMES) {
+            let frames: Vec<_> = some.iter().map(|(_, entry)| entry.at).collect();
+            let mut bytes = 0;
+            let payloads = self.shared.reader(open.id.lane).read_many(&frames);
+            for ((space, entry), payload) in some.iter().zip(payloads) {
+                let sound = match payload {
+                    Ok(payload) => {
+                        bytes += payload.len() as u64;
+                        let head = super::frame::head_bytes(*space).min(payload.len());
+                        let derived = crate::record::Derived::of(*space, &payload.slice(head..));
+                        derived.is_ok_and(|derived| derived.position == entry.position)
+                    }
+                    Err(poste_journal::JournalError::Damaged { .. }) => false,
+                    Err(_) if self.shared.view().find(open.id).is_none() => return Ok(true),
+                    Err(error) => return Err(error.into()),
+                };
+                if sound {
+                    self.result.records += 1;
+                } else {
+                    self.damaged(part, stretch(entry.at));
+                }
+            }
+            if !self.advance(bytes) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the whole segment and its index file. False when the verification is to end.
+    fn sealed(&mut self, part: &Arc<Part>, sealed: &SealedPart) -> Result<bool, StoreError> {
+        let file = sealed.file();
+        let checked = file.and_then(|file| {
+            file.verify().map_err(|error| PartError { id: sealed.id, error })?;
+            Ok(file)
+        });
+        let file = match checked {
+            Ok(file) => Some(file),
+            Err(error) => {
+                self.index_differs(sealed, error)?;
+                None
+            }
+        };
+        let mut found = 0_u64;
+        let mut differs: Option<IndexError> = None;
+        let mut derive = Derive::new(|placed: Placed| {
+            let Some(file) = &file else { return };
+            let index = file.space(placed.space);
+            let entry = index.map_or(Ok(None), |index| index.find(&placed.derived.position));
+            match entry {
+                Ok(Some(entry)) if entry.offset == placed.at.offset && entry.seq == placed.seq => found += 1,
+                Ok(_) if sealed.is_quarantined(placed.at.offset) => {}
+                Ok(_) => {
+                    let text = format!("it lacks the record at offset {}", placed.at.offset);
+                    differs.get_or_insert(IndexError::Invalid(text));
+                }
+                Err(error) => {
+                    differs.get_or_insert(error);
+                }
+            }
+        });
+        let (mut done, mut goes_on) = (0, true);
+        let (shared, progress, told) = (self.shared, self.progress, &mut self.told);
+        let scanned = shared.reader(sealed.id.lane).scan(sealed.id.number, |at, payload| {
+            if !goes_on {
+                return;
+            }
+            derive.frame(at, payload);
+            if at.end() - done >= 4 * 1024 * 1024 {
+                told.done_bytes += at.end() - done;
+                done = at.end();
+                goes_on = progress(*told) && !shared.is_closing();
+            }
+        });
+        let (undecodable, newer) = derive.finish();
+        let report = match scanned {
+            Ok(report) => report,
+            // Retired since.
+            Err(_) if shared.view().find(sealed.id).is_none() => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        if !goes_on {
+            return Ok(false);
+        }
+        if let Some(reason) = newer {
+            return Err(StoreError::Corrupt(format!("segment {} holds {reason}", sealed.id.number)));
+        }
+        self.result.bytes += report.bytes;
+        self.result.records += found;
+        let damaged = report.damaged.iter();
+        let damaged = damaged.map(|damage| Stretch { offset: damage.offset, bytes: damage.bytes });
+        for stretch in damaged.chain(undecodable.into_iter().map(stretch)) {
+            self.damaged(part, stretch);
+        }
+        if let Some(error) = differs {
+            self.index_differs(sealed, PartError { id: sealed.id, error })?;
+        }
+        Ok(self.advance(report.bytes.saturating_sub(done) + sealed.summary.file_bytes))
+    }
+
+    fn damaged(&mut self, part: &Arc<Part>, stretch: Stretch) {
+        if self.shared.quarantine(part, stretch) {
+            self.result.quarantined += 1;
+            let (id, Stretch { offset, bytes }) = (part.id(), stretch);
+            let lane = lane_name(id.lane);
+            self.find(format!("{lane} segment {}: {bytes} bytes at offset {offset} are damaged", id.number));
+        }
+    }
+
+    fn index_differs(&mut self, sealed: &SealedPart, error: PartError) -> Result<(), StoreError> {
+        let lane = lane_name(sealed.id.lane);
+        self.find(format!("{lane} segment {}: its index file: {}", sealed.id.number, error.error));
+        self.result.indexes_rebuilt += 1;
+        self.shared.mistrust(error)
+    }
+
+    fn find(&mut self, finding: String) {
+        if self.result.findings.len() < MAX_FINDINGS {
+            self.result.findings.push(finding);
+        }
+    }
+
+    fn advance(&mut self, bytes: u64) -> bool {
+        self.told.done_bytes += bytes;
+        self.told.total_bytes = self.told.total_bytes.max(self.told.done_bytes);
+        (self.progress)(self.told) && !self.shared.is_closing()
+    }
+}
+
+fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Live => "live",
+        Lane::Imported => "imported",
+    }
+}
