@@ -57,6 +57,7 @@ macro_rules! suite {
             j7_what_arrives_below_a_rising_floor_is_not_seen
             j8_walks_by_pages_while_records_arrive_and_retire
             j9_no_topic_is_missing
+            what_is_set_of_retention_is_told
             writers_are_waited_for
             no_page_claims_more_than_it_holds
         );
@@ -107,6 +108,7 @@ macro_rules! suite {
             j7_a_floor_outlives_the_store
             j8_walks_go_on_over_reopens
             tails_go_on_over_reopens
+            what_an_operator_sets_of_retention_outlives_the_store
             writers_are_away_after_a_reopen
         );
     };
@@ -228,6 +230,7 @@ pub(crate) async fn walk(store: &dyn ArchiveStore, mut query: Query) -> Vec<Reco
             None => return all,
             Some(next) => {
                 assert_eq!(Some(next), all.last().map(|record| record.position));
+                assert_ne!(Some(next), query.cursor, "the walk stands still");
                 query.cursor = Some(next);
             }
         }

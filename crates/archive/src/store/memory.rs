@@ -338,6 +338,7 @@ mod tests {
     async fn reopen(store: MemoryStore, _alive: &()) -> MemoryStore {
         let mut state = store.state.into_inner();
         state.closed = false;
+        state.retentions.configured = Retention::default();
         let durable: Vec<_> = state.writers.durable().map(|(id, since_ns)| (id.clone(), since_ns)).collect();
         state.writers = Writers::restored(durable);
         let head = watch::Sender::new(state.arrivals.len() as u64);

@@ -6,13 +6,15 @@ use poste_wire::{Bloom, Hash};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::retention::lenient;
 use super::walks::{Walk, filters, record, topic};
 use super::{
     Hooks, START, append, append_to, everything, fill, follow, one_page, seconds, seeded, tail_after,
 };
 use crate::record::{Record, Refusal, Space};
 use crate::store::{
-    ArchiveStore, Direction, Filter, Lane, NewRecord, Outcome, Page, Query, SpaceStats, TailQuery, WriterId,
+    ArchiveStore, Direction, Filter, Lane, NewRecord, Outcome, Page, Query, Retentions, SpaceStats,
+    TailQuery, WriterId,
 };
 
 const RECORDS: u32 = 600;
@@ -236,4 +238,26 @@ where
     store = hooks.reopened(store, &alive, &mut random).await;
     assert_eq!(store.writers().await.unwrap(), []);
     assert_eq!(store.page(everything()).await.unwrap().complete_until_ns, None);
+}
+
+pub(crate) async fn what_an_operator_sets_of_retention_outlives_the_store<S, A, O, R, D>(
+    hooks: &Hooks<O, R, D>,
+) where
+    S: ArchiveStore,
+    O: Fn() -> (S, A),
+    R: AsyncFn(S, &A) -> S,
+    D: Fn(&A, &mut StdRng),
+{
+    let mut random = seeded();
+    let (mut store, alive) = (hooks.open)();
+    let untold = store.retention();
+    store.set_retention(lenient(100), false).await.unwrap();
+    for years in [200, 300] {
+        store.set_retention(lenient(years), true).await.unwrap();
+        store = hooks.reopened(store, &alive, &mut random).await;
+        assert_eq!(store.retention(), Retentions { overridden: Some(lenient(years)), ..untold });
+    }
+    store.reset_retention().await.unwrap();
+    store = hooks.reopened(store, &alive, &mut random).await;
+    assert_eq!(store.retention(), untold);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use poste_wire::{Hash, Topic};
 use rand::RngExt;
@@ -11,7 +12,7 @@ use super::{
     tail_after, turn,
 };
 use crate::record::{Position, Record, Refusal, Space};
-use crate::store::{ArchiveStore, Direction, Filter, Lane, NewRecord, Outcome, Query};
+use crate::store::{ArchiveStore, Direction, Filter, Lane, NewRecord, Outcome, Query, Retention, Retentions};
 
 /// Creation times of these records, seconds from [`START`]; no order of arrival.
 const SPAN: u32 = 400;
@@ -199,4 +200,30 @@ pub(crate) async fn j7_what_arrives_below_a_rising_floor_is_not_seen(store: Arc<
     let seen = store.page(one_page()).await.unwrap().records;
     assert!(seen.iter().all(|record| record.position.time_ns >= floor_ns));
     assert!(store.tail(tail_after(0)).await.unwrap().records.len() == seen.len());
+}
+
+/// Keeps all that these tests store.
+pub(super) fn lenient(years: u64) -> Retention {
+    let max_age = Some(Duration::from_secs(years * 365 * 86_400));
+    Retention { max_age, max_bytes: Some(1 << 60), min_age: Duration::from_secs(3600) }
+}
+
+pub(crate) async fn what_is_set_of_retention_is_told(store: Arc<dyn ArchiveStore>) {
+    fill(store.as_ref(), (0..100).map(record)).await;
+    let in_force = async || {
+        let told = store.stats().await.unwrap().retention;
+        assert_eq!(told, store.retention().in_force());
+        told
+    };
+    store.set_retention(lenient(100), false).await.unwrap();
+    assert_eq!(in_force().await, lenient(100));
+    store.set_retention(lenient(200), true).await.unwrap();
+    assert_eq!(in_force().await, lenient(200));
+    store.set_retention(lenient(300), false).await.unwrap();
+    assert_eq!(in_force().await, lenient(200), "the override counts");
+    let both = Retentions { configured: lenient(300), overridden: Some(lenient(200)) };
+    assert_eq!(store.retention(), both);
+    store.reset_retention().await.unwrap();
+    assert_eq!(in_force().await, lenient(300));
+    assert_eq!(store.page(one_page()).await.unwrap().records.len(), 100, "all of it is young enough");
 }

@@ -64,6 +64,7 @@ impl Walk {
         self.floor_ns = page.floor_ns;
         if page.next.is_some() {
             assert_eq!(page.next, self.found.last().copied());
+            assert_ne!(page.next, self.query.cursor, "the walk stands still");
             self.query.cursor = page.next;
         }
         page.next.is_some()
