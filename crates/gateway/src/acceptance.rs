@@ -39,18 +39,20 @@ pub(crate) enum Refusal {
     TtlTooLong,
     /// Not enough proof of work.
     LowPow,
-    /// The archive is away, and what waits for it has reached its bound.
+    /// The archive is away, and what waits for it has reached its bound, or the spool takes nothing.
     ArchiveFull,
     /// The archive says that it can never store this.
     ArchiveRefused,
     /// The peer has too many envelopes that wait for the archive.
     TooManyUnconfirmed,
+    /// The peer has used up what it may add of envelopes of this size in a day.
+    OverQuota,
 }
 
 impl Refusal {
     /// Every refusal: the closed set of labels of the metric.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Future,
         Self::VeryOld,
         Self::Expired,
@@ -61,6 +63,7 @@ impl Refusal {
         Self::ArchiveFull,
         Self::ArchiveRefused,
         Self::TooManyUnconfirmed,
+        Self::OverQuota,
     ];
 
     /// The value of the metric's label.
@@ -76,6 +79,7 @@ impl Refusal {
             Self::ArchiveFull => "archive_full",
             Self::ArchiveRefused => "archive_refused",
             Self::TooManyUnconfirmed => "too_many_unconfirmed",
+            Self::OverQuota => "over_quota",
         }
     }
 
@@ -92,6 +96,7 @@ impl Refusal {
             Self::ArchiveFull => "archive is away and the queue for it is full: send again later",
             Self::ArchiveRefused => "archive cannot store this envelope",
             Self::TooManyUnconfirmed => "too many envelopes of yours wait for the archive: send again later",
+            Self::OverQuota => "your quota of a day for envelopes of this size is used up: send again later",
         }
     }
 

@@ -27,7 +27,7 @@ pub struct GatewayConfig {
     pub insecure: bool,
     /// The archive's gRPC.
     pub archive: String,
-    /// The directory of what must survive: the node key.
+    /// The directory of what must survive: the node key, and the spool.
     pub data: PathBuf,
     /// Enodes to connect to and stay connected to.
     pub static_peers: Vec<String>,
@@ -45,6 +45,16 @@ pub struct GatewayConfig {
     pub max_ttl: HumanDuration,
     /// The bound of what waits for an archive that is away.
     pub archive_queue_bytes: ByteSize,
+    /// The bound of the spool's files, which keep what is accepted while the archive is away.
+    pub spool_size: ByteSize,
+    /// Data directories of gateways that will not come back, whose spools this one drains.
+    pub adopt_spools: Vec<PathBuf>,
+    /// Bytes of envelopes above 64 KiB that one peer may add in a day; 0 is no limit.
+    pub peer_quota_large: ByteSize,
+    /// Bytes of envelopes from 4 KiB to 64 KiB that one peer may add in a day; 0 is no limit.
+    pub peer_quota_medium: ByteSize,
+    /// Bytes of envelopes below 4 KiB that one peer may add in a day; 0 is no limit.
+    pub peer_quota_small: ByteSize,
 }
 
 impl Default for GatewayConfig {
@@ -65,6 +75,11 @@ impl Default for GatewayConfig {
             pool_bytes: ByteSize::mebibytes(128),
             max_ttl: HumanDuration::from_secs(24 * 60 * 60),
             archive_queue_bytes: ByteSize::mebibytes(64),
+            spool_size: ByteSize::mebibytes(1024),
+            adopt_spools: Vec::new(),
+            peer_quota_large: ByteSize::mebibytes(256),
+            peer_quota_medium: ByteSize::mebibytes(2048),
+            peer_quota_small: ByteSize(0),
         }
     }
 }
@@ -78,7 +93,7 @@ impl Section for GatewayConfig {
         Key::listener("admin_listen", "where operators call (NodeInfo, Peers)"),
         Key::new("insecure", "allow plaintext gRPC on addresses other than loopback"),
         Key::new("archive", "the archive's gRPC, http://HOST:PORT"),
-        Key::new("data", "directory of the node key (node.key); made if it is missing"),
+        Key::new("data", "directory of the node key (node.key) and the spool; made if it is missing"),
         Key::new("static_peers", "enodes to connect to and stay connected to"),
         Key::new("max_peers", "connections at a time, static peers not counted"),
         Key::new("min_pow", "least proof of work of envelopes and mail requests"),
@@ -91,7 +106,27 @@ impl Section for GatewayConfig {
         Key::new("max_ttl", "longest ttl of an envelope"),
         Key::new(
             "archive_queue_bytes",
-            "bound of the envelopes in memory that wait while the archive is away",
+            "bound of the envelopes in memory that are neither in the archive nor in the spool yet",
+        ),
+        Key::new(
+            "spool_size",
+            "bound of the files that keep accepted envelopes while the archive is away; when it is reached nothing is accepted",
+        ),
+        Key::new(
+            "adopt_spools",
+            "data directories of gateways that will not come back: what their spools hold goes to the archive",
+        ),
+        Key::new(
+            "peer_quota_large",
+            "bytes of envelopes above 64 KiB that one peer may add in a day (0: no limit)",
+        ),
+        Key::new(
+            "peer_quota_medium",
+            "bytes of envelopes of 4 to 64 KiB that one peer may add in a day (0: no limit)",
+        ),
+        Key::new(
+            "peer_quota_small",
+            "bytes of envelopes below 4 KiB that one peer may add in a day (0: no limit)",
         ),
     ];
 
@@ -105,12 +140,17 @@ impl Section for GatewayConfig {
         client::check_address(&self.archive).map_err(|error| text(&StartError::Archive(error)))?;
         crate::static_peers(&self.static_peers).map_err(|error| text(&error))?;
         crate::rules(self).map_err(|error| text(&error))?;
-        for (setting, size) in
-            [("pool_bytes", self.pool_bytes), ("archive_queue_bytes", self.archive_queue_bytes)]
-        {
+        for (setting, size) in [
+            ("pool_bytes", self.pool_bytes),
+            ("archive_queue_bytes", self.archive_queue_bytes),
+            ("spool_size", self.spool_size),
+        ] {
             if size < MIN_BOUND {
                 return Err(format!("{setting} is {size}: write {MIN_BOUND} or more"));
             }
+        }
+        if self.adopt_spools.contains(&self.data) {
+            return Err("adopt_spools names this gateway's own data directory: take it out".to_owned());
         }
         Ok(())
     }

@@ -25,7 +25,8 @@ pub(crate) struct Publisher(pub(crate) Arc<Node>);
 
 #[tonic::async_trait]
 impl GatewayService for Publisher {
-    /// Returns once the archive has the envelope: OK is a promise. Peers get it at once, whatever the archive does.
+    /// Returns once the archive or the spool has the envelope: OK is a promise. Peers get it at once, whatever the archive
+    /// does.
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         let PublishRequest { envelope, mine_to_pow } = request.into_inner();
         let envelope =
@@ -46,7 +47,7 @@ impl GatewayService for Publisher {
             Ok(Some(Err(refusal))) => Err(status(refusal)),
             Ok(None) => Err(Status::unavailable("the gateway is stopping; publish again")),
             Err(_) => Err(Status::unavailable(
-                "the archive is away: the envelope went to peers and waits to be archived; publish again to be sure",
+                "neither the archive nor the spool takes the envelope now: it went to peers and waits; publish again to be sure",
             )),
         }
     }
@@ -77,7 +78,9 @@ fn mine(envelope: &Envelope, target: f64) -> Result<Envelope, Status> {
 
 fn status(refusal: Refusal) -> Status {
     match refusal {
-        Refusal::ArchiveFull | Refusal::TooManyUnconfirmed => Status::resource_exhausted(refusal.text()),
+        Refusal::ArchiveFull | Refusal::TooManyUnconfirmed | Refusal::OverQuota => {
+            Status::resource_exhausted(refusal.text())
+        }
         _ => Status::invalid_argument(refusal.text()),
     }
 }

@@ -1,8 +1,8 @@
 //! The Waku gateway: a full node of the Waku v1 and Whisper networks at the edge, and the face of the mailserver whose
 //! mail lies in the archive service.
 //!
-//! What it is not: it stores nothing but its node key and what waits in memory for the archive, opens no envelope but
-//! requests for mail, and never sees an application's key.
+//! What it is not: it stores nothing but its node key and what waits for an archive that is away (the spool), opens no
+//! envelope but requests for mail, and never sees an application's key.
 //!
 //! Start with [`start`]; then `peer.rs` for the life of a peer, `node.rs` for what peers share.
 
@@ -19,12 +19,15 @@ pub mod node_key;
 mod peer;
 mod peers;
 mod pool;
+mod quota;
 mod spacing;
+mod spool;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use poste_journal::RealDisk;
 use poste_rlpx::enode::EnodeError;
 use poste_rlpx::{Enode, Limits, LocalNode};
 use poste_rpc::client::{AddressError, Target};
@@ -42,13 +45,16 @@ use tracing::{info, warn};
 
 use acceptance::Rules;
 pub use config::GatewayConfig;
-use mailserver::ArchiveMailServer;
+use mailserver::{Adoption, ArchiveMailServer, KnownStore, Outbox, Spooling};
 use metrics::Metrics;
 use node::{DIALECTS, MAX_MESSAGE_SIZE, Node};
 use node_key::NodeKeyError;
 use peers::Peers;
 use pool::Pool;
+use quota::PeerQuotas;
 use spacing::Spacing;
+pub use spool::SpoolError;
+use spool::{Spool, SpoolOptions};
 
 /// How often what has expired is taken out of the pool.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -68,6 +74,9 @@ pub enum StartError {
     /// The node key.
     #[error(transparent)]
     NodeKey(#[from] NodeKeyError),
+    /// The spool in the data directory.
+    #[error("gateway.data: {0}")]
+    Spool(#[from] SpoolError),
     /// A static peer.
     #[error("gateway.static_peers: {enode}: {reason}")]
     StaticPeer {
@@ -90,7 +99,7 @@ pub enum StartError {
 }
 
 /// Starts a gateway: binds its listeners and returns once all of them accept connections. The archive need not be
-/// there; what comes meanwhile waits for it.
+/// there; what comes meanwhile is spooled.
 pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningService, StartError> {
     let static_peers = static_peers(&config.static_peers)?;
     let rules = rules(&config)?;
@@ -109,8 +118,18 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
     let enode = Enode::new(key.public(), host, address.port()).to_string();
 
     let metrics = Metrics::new(&context.metrics.scope("gateway"));
-    let queue = context.readiness.add("gateway.archive_queue");
-    let mail = ArchiveMailServer::new(archive, config.archive_queue_bytes.as_usize(), queue, metrics.clone());
+    let store = KnownStore::default();
+    let (outbox, spooling) = outbox(&config, &context, &key, store.clone(), metrics.clone()).await?;
+    let mail = ArchiveMailServer::new(archive.clone(), Arc::clone(&outbox));
+    let adoption = Adoption {
+        directories: config.adopt_spools.clone(),
+        archive,
+        outbox,
+        store,
+        max_bytes: config.spool_size.0,
+        clock: context.clock.clone(),
+        metrics: metrics.clone(),
+    };
     let pool = Arc::new(Pool::new(config.pool_bytes.as_usize()));
     let node = Arc::new(Node {
         local: LocalNode {
@@ -127,6 +146,7 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
         mail: Arc::new(mail.clone()),
         mail_key,
         mail_spacing: Spacing::new(config.mail_interval.into()),
+        quotas: PeerQuotas::new([config.peer_quota_small, config.peer_quota_medium, config.peer_quota_large]),
         metrics,
     });
 
@@ -150,9 +170,9 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
 
     // Outlives the peers: what they were not told yet is still archived.
     let mail_stop = CancellationToken::new();
-    let writer_id = hex::encode(node.local.key.public().node_id());
-    let mut archiving = AbortOnDropHandle::new(tokio::spawn(mail.run(writer_id, mail_stop.clone())));
+    let mut archiving = AbortOnDropHandle::new(tokio::spawn(mail.run(mail_stop.clone())));
     let peers = TaskTracker::new();
+    peers.spawn(adoption.run(stop.clone()));
     peers.spawn(sweep(Arc::clone(&node), stop.clone()));
     peers.spawn(listener::run(Arc::clone(&node), rlpx, peers.clone(), stop.clone()));
     for enode in static_peers {
@@ -176,12 +196,22 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
             outcome = outcome.and(flatten(ended));
         }
         mail_stop.cancel();
-        if timeout_at(deadline, &mut archiving).await.is_err() {
-            let waiting = node.mail.waiting().count;
+        let timely = timeout_at(deadline, &mut archiving).await.is_ok();
+        archiving.abort();
+        // Now nobody sends any more: what is left goes into the spool.
+        let _ = (&mut archiving).await;
+        spooling.end().await;
+        let left = node.mail.waiting();
+        if left.unconfirmed > 0 {
+            let waiting = left.unconfirmed;
             warn!(
                 waiting,
-                "stopped with envelopes that the archive did not take; none of them was confirmed"
+                "stopped with envelopes that neither the archive nor the spool took; none was confirmed"
             );
+        }
+        if left.count > left.unconfirmed {
+            let spooled = left.count - left.unconfirmed;
+            info!(spooled, timely, "the spool keeps envelopes for the next start");
         }
         info!("the gateway has stopped");
         outcome.map_err(ServiceError::from)
@@ -224,6 +254,35 @@ async fn keys(config: &GatewayConfig) -> Result<(poste_codec::SecretKey, SymKey)
         Ok::<_, NodeKeyError>((node_key::open(&data)?, password_key(password.expose())))
     });
     Ok(reading.await.map_err(|_| StartError::Stopping)??)
+}
+
+/// Opens the spool and begins to fill it.
+async fn outbox(
+    config: &GatewayConfig,
+    context: &Context,
+    key: &poste_codec::SecretKey,
+    store: KnownStore,
+    metrics: Metrics,
+) -> Result<(Arc<Outbox>, Spooling), StartError> {
+    let writer_id = hex::encode(key.public().node_id());
+    let options = SpoolOptions {
+        disk: Arc::new(RealDisk),
+        dir: spool::directory(&config.data),
+        max_bytes: config.spool_size.0,
+        writer_id: writer_id.clone(),
+        clock: context.clock.clone(),
+        ready: context.readiness.add("gateway.spool"),
+        metrics: metrics.spool.clone(),
+    };
+    let opening = tokio::task::spawn_blocking(move || Spool::open(options));
+    let opened = opening.await.map_err(|_| StartError::Stopping)??;
+    if opened.0.writer_id() != writer_id {
+        warn!(
+            "the spool was made under another node key; the archive goes on to know this gateway by the former"
+        );
+    }
+    let queue = context.readiness.add("gateway.archive_queue");
+    Ok(Outbox::start(opened, config.archive_queue_bytes.as_usize(), store, queue, metrics)?)
 }
 
 /// The host of an enode when none is given.

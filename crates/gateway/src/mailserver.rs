@@ -1,6 +1,7 @@
 //! The seam between the node and its mailserver: the two calls that the Whisper mailserver specification names,
 //! `archive(envelope)` and `deliver_mail(peer, request)`. The node knows nothing of what is behind them.
 
+mod adoption;
 mod archive;
 mod outbox;
 
@@ -13,12 +14,14 @@ use poste_wire::{Cursor, Envelope, Hash};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+pub(crate) use adoption::Adoption;
 pub(crate) use archive::ArchiveMailServer;
-pub(crate) use outbox::OutboxSize;
+pub(crate) use outbox::{KnownStore, Outbox, OutboxSize, Spooling};
 
 /// Keeps envelopes, and delivers them to peers that ask.
 pub(crate) trait MailServer: fmt::Debug + Send + Sync + 'static {
-    /// Takes an envelope into safe keeping. Returns at once; the receipt resolves when it is safe.
+    /// Takes an envelope into safe keeping. Returns at once; the receipt resolves when it is safe: in the archive, or on
+    /// this gateway's disk on its way there.
     fn archive(&self, envelope: &Envelope) -> Result<Receipt, QueueFull>;
 
     /// Sends the page that was asked for to a peer, oldest envelopes first. When this returns without error,
@@ -56,6 +59,10 @@ pub(crate) enum DeliveryError {
     /// The archive cannot be asked now; the peer is told so, and asks again.
     #[error("archive is not available now, ask again later")]
     Unavailable,
+    /// All that there is was delivered, but something is still held back from the archive that may belong to it; the
+    /// peer is told so, and asks again.
+    #[error("history is not complete yet, ask again later")]
+    Incomplete,
     /// The archive does not take this question.
     #[error("request is invalid: {0}")]
     Refused(String),
@@ -69,15 +76,15 @@ pub(crate) enum DeliveryError {
 #[error("the peer has gone")]
 pub(crate) struct PeerGone;
 
-/// More envelopes wait for the archive than the queue may hold.
+/// More envelopes wait for the archive than the queue may hold, or the archive is away and the spool takes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the queue for the archive is full")]
 pub(crate) struct QueueFull;
 
-/// Whether the archive has an envelope.
+/// Whether an envelope is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stored {
-    /// It is durable and answerable.
+    /// It is durable: in the archive, or in the spool.
     Yes,
     /// The archive will never take it.
     Refused,

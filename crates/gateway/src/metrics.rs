@@ -17,6 +17,7 @@ pub(crate) struct Metrics {
     pub(crate) pool_bytes: Gauge,
     pub(crate) outbox_envelopes: Gauge,
     pub(crate) outbox_bytes: Gauge,
+    pub(crate) spool: SpoolMetrics,
     envelopes_in: Counter,
     envelopes_known: Counter,
     envelopes_out: Counter,
@@ -29,6 +30,35 @@ pub(crate) struct Metrics {
     handshakes_failed: Family<Reason, Counter>,
     sessions_ended: Family<Reason, Counter>,
     connections_refused: Family<Reason, Counter>,
+}
+
+/// What is counted about a spool.
+#[derive(Debug, Clone)]
+pub(crate) struct SpoolMetrics {
+    pub(crate) bytes: Gauge,
+    pub(crate) envelopes: Gauge,
+    pub(crate) full_state: Gauge,
+    pub(crate) spooled: Counter,
+    pub(crate) drained: Counter,
+    pub(crate) lost: Counter,
+}
+
+impl SpoolMetrics {
+    fn new(scope: &Scope) -> Self {
+        Self {
+            bytes: scope.gauge("spool_bytes", "Bytes of the spool's files"),
+            envelopes: scope
+                .gauge("spool_envelopes", "Envelopes in the spool that the archive has not acknowledged"),
+            full_state: scope
+                .gauge("spool_full_state", "1 while the spool is full or its disk refuses, else 0"),
+            spooled: scope.counter("spooled_envelopes", "Envelopes confirmed from the spool"),
+            drained: scope.counter("drained_envelopes", "Envelopes that went from a spool into the archive"),
+            lost: scope.counter(
+                "spool_lost_envelopes",
+                "Confirmed envelopes that were lost in a spool; a damaged stretch counts as one",
+            ),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +83,7 @@ impl Metrics {
                 .gauge("outbox_envelopes", "Envelopes that the archive has not acknowledged"),
             outbox_bytes: scope
                 .gauge("outbox_bytes", "Bytes of envelopes that the archive has not acknowledged"),
+            spool: SpoolMetrics::new(scope),
             envelopes_in: counter(
                 "received_envelopes",
                 "Envelopes taken from peers and Publish for the first time",
@@ -89,6 +120,17 @@ impl Metrics {
                 Family::default(),
             ),
         }
+    }
+
+    /// For another gateway's spool: counts with these, and shows its sizes to nobody.
+    pub(crate) fn adopting(&self) -> Self {
+        let spool = SpoolMetrics {
+            bytes: Gauge::default(),
+            envelopes: Gauge::default(),
+            full_state: Gauge::default(),
+            ..self.spool.clone()
+        };
+        Self { outbox_envelopes: Gauge::default(), outbox_bytes: Gauge::default(), spool, ..self.clone() }
     }
 
     pub(crate) fn taken(&self, known: bool) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use poste_codec::PublicKey;
 use poste_rlpx::{Limits, LocalNode};
 use poste_service::Clock;
 use poste_wire::packet::{Options, RateLimits};
@@ -12,6 +13,7 @@ use crate::mailserver::{MailServer, Receipt, Stored};
 use crate::metrics::Metrics;
 use crate::peers::{Peer, Peers};
 use crate::pool::{Pool, Pooled, Slot};
+use crate::quota::PeerQuotas;
 use crate::spacing::Spacing;
 
 /// The dialects that a gateway offers.
@@ -34,6 +36,7 @@ pub(crate) struct Node {
     /// The key of the mail password.
     pub(crate) mail_key: SymKey,
     pub(crate) mail_spacing: Spacing,
+    pub(crate) quotas: PeerQuotas,
     pub(crate) metrics: Metrics,
 }
 
@@ -56,17 +59,35 @@ impl Node {
         u32::try_from(self.clock.unix_seconds()).unwrap_or(u32::MAX)
     }
 
-    /// Takes one envelope from a peer or from inside: checks it, pools it, archives it. Hashes the data.
-    pub(crate) fn take(&self, envelope: &Envelope, from: Option<Slot>) -> Result<Pooled, Refusal> {
+    /// Takes one envelope from a peer (its key, and its slot) or from inside: checks it, pools it, archives it. Hashes
+    /// the data.
+    pub(crate) fn take(
+        &self,
+        envelope: &Envelope,
+        from: Option<(&PublicKey, Slot)>,
+    ) -> Result<Pooled, Refusal> {
         let taken = acceptance::check(envelope, self.now(), &self.rules).and_then(|pow| {
-            let archive = |envelope: &Envelope| self.mail.archive(envelope);
-            self.pool.offer(envelope, pow, from, archive).map_err(|_| Refusal::ArchiveFull)
+            let archive = |envelope: &Envelope| self.archive(envelope, from.map(|(key, _)| key));
+            self.pool.offer(envelope, pow, from.map(|(_, slot)| slot), archive)
         });
         match &taken {
             Ok(pooled) => self.metrics.taken(pooled.known),
             Err(refusal) => self.metrics.refused(*refusal),
         }
         taken
+    }
+
+    /// Archives a new envelope, if its sender has quota left for it.
+    fn archive(&self, envelope: &Envelope, from: Option<&PublicKey>) -> Result<Receipt, Refusal> {
+        let (bytes, now) = (envelope.rlp().len(), self.clock.now());
+        if from.is_some_and(|key| !self.quotas.has_room(key, bytes, now)) {
+            return Err(Refusal::OverQuota);
+        }
+        let receipt = self.mail.archive(envelope).map_err(|_| Refusal::ArchiveFull)?;
+        if let Some(key) = from {
+            self.quotas.charge(key, bytes, now);
+        }
+        Ok(receipt)
     }
 
     /// How many connected peers want an envelope with this proof of work.

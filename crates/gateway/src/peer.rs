@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
         match packet {
             Packet::Messages(messages) => {
                 add(&self.seat.peer.envelopes_in, messages.envelopes.len());
-                let taken = intake::take(self.node, self.seat.slot, dialect, messages, &self.batches).await;
+                let taken = intake::take(self.node, self.seat, dialect, messages, &self.batches).await;
                 if let Some(batch) = taken {
                     self.batches.confirm(self.node, batch).await;
                 }

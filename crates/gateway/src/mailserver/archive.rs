@@ -7,7 +7,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use poste_rpc::archive::v1::{Direction, Position, QueryRequest, QueryResponse, TopicSet, query_request};
 use poste_rpc::client::Target;
-use poste_service::readiness::Check;
 use poste_wire::mail::{Filter, ValidRequest};
 use poste_wire::packet::list_length;
 use poste_wire::{Cursor, Envelope, Hash};
@@ -15,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{debug, error};
 
-use super::outbox::{Outbox, SPACE};
-use super::{Delivered, DeliveryError, MailServer, Mailbox, OutboxSize, QueueFull, Receipt};
-use crate::metrics::Metrics;
+use super::outbox::{Outbox, OutboxSize};
+use super::{Delivered, DeliveryError, MailServer, Mailbox, QueueFull, Receipt};
 use crate::node::MAX_MESSAGE_SIZE;
+use crate::spool::SPACE;
 
 /// How long the archive may take for one page; a client gives up on a silent mailserver after 10 s.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,14 +31,15 @@ pub(crate) struct ArchiveMailServer {
 }
 
 impl ArchiveMailServer {
-    /// A mailserver on `archive`, with an outbox of `max_bytes` that is not emptied before [`Self::run`].
-    pub(crate) fn new(archive: Target, max_bytes: usize, ready: Check, metrics: Metrics) -> Self {
-        Self { outbox: Outbox::new(max_bytes, ready, metrics), archive }
+    /// A mailserver on `archive`, whose outbox sends nothing before [`Self::run`].
+    pub(crate) fn new(archive: Target, outbox: Arc<Outbox>) -> Self {
+        Self { outbox, archive }
     }
 
-    /// Moves envelopes into the archive until `stop`, then until none is left.
-    pub(crate) async fn run(self, writer_id: String, stop: CancellationToken) {
-        self.outbox.run(self.archive, writer_id, stop).await;
+    /// Moves envelopes into the archive until `stop`, then until none is left, or all are in the spool.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let parted = self.outbox.run(&self.archive, &stop).await;
+        debug!(parted, "envelopes are no longer sent to the archive");
     }
 
     /// One page of the archive, which may be less than the page that the peer asked for.
@@ -63,9 +63,14 @@ impl ArchiveMailServer {
     async fn deliver(&self, peer: &dyn Mailbox, request: &ValidRequest) -> Result<Delivered, DeliveryError> {
         let mut delivered = Delivered::default();
         let mut cursor = request.cursor;
+        let mut complete = true;
         loop {
             let wanted = request.limit as usize - delivered.count;
+            // Before the question: what is handed over while it is answered may be missing from the answer.
+            let held_back = self.outbox.held_back_ns();
             let page = self.query(question(request, wanted, cursor)).await?;
+            let until = held_back.into_iter().chain(page.complete_until_ns).min();
+            complete &= until.is_none_or(|until| !reaches(&page, request, until));
             let records = page.records;
             // Every envelope is hashed.
             let decoding = tokio::task::spawn_blocking(|| {
@@ -84,7 +89,7 @@ impl ArchiveMailServer {
             cursor = next;
             if cursor.is_none() || delivered.count >= request.limit as usize {
                 delivered.cursor = cursor;
-                return Ok(delivered);
+                return if complete { Ok(delivered) } else { Err(DeliveryError::Incomplete) };
             }
         }
     }
@@ -92,7 +97,7 @@ impl ArchiveMailServer {
 
 impl MailServer for ArchiveMailServer {
     fn archive(&self, envelope: &Envelope) -> Result<Receipt, QueueFull> {
-        self.outbox.push(envelope.rlp().clone())
+        self.outbox.push(envelope.rlp().clone(), envelope.sent())
     }
 
     fn deliver_mail<'a>(
@@ -106,6 +111,16 @@ impl MailServer for ArchiveMailServer {
     fn waiting(&self) -> OutboxSize {
         self.outbox.size()
     }
+}
+
+/// Whether a page goes so far that a record which is still held back may be missing from it: one made at `until_ns` or
+/// later. A record of that very second may belong before the page's last one.
+fn reaches(page: &QueryResponse, request: &ValidRequest, until_ns: i64) -> bool {
+    let end = match &page.next {
+        Some(next) => page.records.last().and_then(|record| record.position.as_ref()).unwrap_or(next).time_ns,
+        None => i64::from(request.upper) * NANOS + (NANOS - 1),
+    };
+    end >= until_ns
 }
 
 fn question(request: &ValidRequest, wanted: usize, cursor: Option<Cursor>) -> QueryRequest {

@@ -1,5 +1,5 @@
 //! Confirmations (6/WAKU1, "Message response" and "Batch acknowledged"): packet 12, then 11, for every batch, once the
-//! archive has answered for each of its envelopes. What is not stored is never confirmed.
+//! archive has answered for each of its envelopes, or the spool has it on disk. What is not safe is never confirmed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use poste_codec::PublicKey;
 use poste_wire::packet::Messages;
 use poste_wire::{Dialect, Hash};
 
@@ -10,6 +11,7 @@ use super::confirm::{Batch, Batches};
 use crate::acceptance::Refusal;
 use crate::mailserver::Receipt;
 use crate::node::Node;
+use crate::peers::Seat;
 use crate::pool::Slot;
 
 /// Above this many bytes, hashing once more what the packet was read with takes longer than an async task may.
@@ -18,26 +20,33 @@ pub(super) const INLINE_BYTES: usize = 64 * 1024;
 /// Takes the envelopes of a packet into the node. None: the process is stopping, and nothing must be confirmed.
 pub(super) async fn take(
     node: &Arc<Node>,
-    slot: Slot,
+    seat: &Seat,
     dialect: Dialect,
     messages: Messages,
     batches: &Batches,
 ) -> Option<Batch> {
     let bytes: usize = messages.envelopes.iter().map(|envelope| envelope.rlp().len()).sum();
     let room = batches.room();
+    let (key, slot) = (seat.peer.key, seat.slot);
     if bytes <= INLINE_BYTES {
-        return Some(take_all(node, slot, dialect, &messages, room));
+        return Some(take_all(node, (&key, slot), dialect, &messages, room));
     }
     let node = Arc::clone(node);
-    tokio::task::spawn_blocking(move || take_all(&node, slot, dialect, &messages, room)).await.ok()
+    tokio::task::spawn_blocking(move || take_all(&node, (&key, slot), dialect, &messages, room)).await.ok()
 }
 
 /// `room`: how many envelopes of this peer may still wait for the archive.
-fn take_all(node: &Node, slot: Slot, dialect: Dialect, messages: &Messages, room: usize) -> Batch {
+fn take_all(
+    node: &Node,
+    from: (&PublicKey, Slot),
+    dialect: Dialect,
+    messages: &Messages,
+    room: usize,
+) -> Batch {
     let mut faults = Vec::new();
     let mut receipts: Vec<(Hash, Receipt)> = Vec::new();
     for envelope in &messages.envelopes {
-        match node.take(envelope, Some(slot)) {
+        match node.take(envelope, Some(from)) {
             Ok(_) if receipts.len() >= room => {
                 node.metrics.refused(Refusal::TooManyUnconfirmed);
                 faults.push((envelope.hash(), Refusal::TooManyUnconfirmed));

@@ -125,9 +125,11 @@ async fn answer(node: &Arc<Node>, peer: &Peer, outbound: &Outbound, request: &Re
             None
         }
         Err(error) => {
-            let outcome =
-                if error == DeliveryError::Unavailable { "archive_unavailable" } else { "archive_refused" };
-            node.metrics.mail_request(outcome);
+            node.metrics.mail_request(match error {
+                DeliveryError::Unavailable => "archive_unavailable",
+                DeliveryError::Incomplete => "incomplete",
+                _ => "archive_refused",
+            });
             failed(error.to_string())
         }
     }

@@ -46,11 +46,37 @@ impl Journal {
         if segment == self.segment.number {
             return Err(JournalError::StillOpen { segment });
         }
+        let path = self.lock.dir().join(file_name(segment));
+        let removed = self.lock.disk().remove(&path);
+        self.let_go(segment, "remove", removed)
+    }
+
+    /// Takes a sealed segment out of the journal and leaves its file on disk for people to look at, named
+    /// `segment-….journal.damaged`. Otherwise as [`Journal::remove`].
+    ///
+    /// # Errors
+    /// As [`Journal::remove`].
+    pub fn set_aside(&mut self, segment: u32) -> Result<u64, JournalError> {
+        if segment == self.segment.number {
+            return Err(JournalError::StillOpen { segment });
+        }
+        let name = file_name(segment);
+        let dir = self.lock.dir();
+        let renamed = self.lock.disk().rename(&dir.join(&name), &dir.join(name + ".damaged"));
+        self.let_go(segment, "rename", renamed)
+    }
+
+    /// The file of a segment has gone, or was not there.
+    fn let_go(
+        &mut self,
+        segment: u32,
+        action: &'static str,
+        gone: io::Result<()>,
+    ) -> Result<u64, JournalError> {
         let (disk, dir) = (self.lock.disk(), self.lock.dir());
-        let path = dir.join(file_name(segment));
-        match disk.remove(&path) {
+        match gone {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(JournalError::io("remove", &path)(error));
+                return Err(JournalError::io(action, &dir.join(file_name(segment)))(error));
             }
             _ => self.reader.forget(segment),
         }

@@ -110,6 +110,22 @@ fn the_open_segment_is_never_removed() {
 }
 
 #[test]
+fn a_segment_that_is_set_aside_stays_on_disk_outside_the_journal() {
+    let disk = FaultyDisk::new(38);
+    let (mut journal, places) = three_sealed(&disk);
+    let before = journal.file_bytes();
+    assert_eq!(journal.set_aside(2).unwrap(), SEALED_BYTES);
+    assert_eq!(journal.file_bytes(), before - SEALED_BYTES);
+    assert!(matches!(journal.set_aside(4), Err(JournalError::StillOpen { .. })));
+    disk.crash();
+    drop(journal);
+    let (_journal, _, frames) = open(&disk, 0).unwrap();
+    assert_eq!(frames.iter().map(|frame| frame.0).collect::<Vec<_>>(), [places[0], places[2]]);
+    let names = disk.list(Path::new(DIR)).unwrap();
+    assert!(names.contains(&format!("{}.damaged", file_name(2))), "{names:?}");
+}
+
+#[test]
 fn removing_makes_room_on_a_full_disk() {
     let disk = FaultyDisk::new(34);
     let (mut journal, _) = three_sealed(&disk);

@@ -1,0 +1,97 @@
+//! The spool's thread: while the archive is away, what waits in memory is written in groups, each made durable by one
+//! fsync, and confirmed. It also removes what is drained, and tries again what the disk has refused.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Outbox, Pending, Stored};
+use crate::spool::{Fault, SpoolWriter};
+
+/// Envelopes and bytes of one group.
+const GROUP_RECORDS: usize = 4096;
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// Between two attempts to mend what is wrong.
+const MEND_INTERVAL: Duration = Duration::from_secs(1);
+
+enum Task {
+    Write(Vec<Pending>),
+    /// Remove what is drained, and mend.
+    Maintain,
+    End,
+}
+
+/// Until the outbox is closed.
+pub(super) fn run(outbox: &Outbox, mut writer: SpoolWriter) {
+    loop {
+        match outbox.next_task(&writer) {
+            Task::Write(group) => outbox.spool(&mut writer, group),
+            Task::Maintain => writer.maintain(),
+            Task::End => return writer.close(),
+        }
+    }
+}
+
+impl Outbox {
+    /// Waits for something to do.
+    fn next_task(&self, writer: &SpoolWriter) -> Task {
+        let mut state = self.state.lock();
+        loop {
+            if std::mem::take(&mut state.untidy) {
+                return Task::Maintain;
+            }
+            let faulty = self.spool.is_faulty();
+            if !faulty && !state.direct && !state.waiting.is_empty() {
+                let mut room = writer.room();
+                let mut group = state.take(GROUP_RECORDS, GROUP_BYTES);
+                let fits = group.iter().take_while(|pending| {
+                    let bytes = SpoolWriter::file_bytes(&pending.body);
+                    let fits = bytes <= room;
+                    room = room.saturating_sub(bytes);
+                    fits
+                });
+                let fits = fits.count();
+                state.put_back(group.split_off(fits));
+                if group.is_empty() {
+                    self.spool.set_fault(Some(Fault::Full));
+                    continue;
+                }
+                let oldest = group.iter().map(|pending| pending.sent).min().unwrap_or_default();
+                state.in_hand =
+                    Some((group.first().map_or_else(Instant::now, |first| first.arrived), oldest));
+                return Task::Write(group);
+            }
+            if state.closing {
+                return Task::End;
+            }
+            if !faulty && !writer.is_untidy() {
+                self.spooling.wait(&mut state);
+            } else if self.spooling.wait_for(&mut state, MEND_INTERVAL).timed_out() {
+                return Task::Maintain;
+            }
+        }
+    }
+
+    fn spool(&self, writer: &mut SpoolWriter, group: Vec<Pending>) {
+        let written = writer.write(group.iter().map(|pending| (&pending.body, pending.sent)));
+        let mut state = self.state.lock();
+        state.in_hand = None;
+        match written {
+            Ok(()) => {
+                self.metrics.spool.spooled.inc_by(group.len() as u64);
+                for pending in group {
+                    state.resolve(pending, Stored::Yes);
+                }
+                self.after_settling(&mut state);
+                drop(state);
+                // The stream, if there is one, has something to drain and to report.
+                self.arrived.notify_one();
+            }
+            Err(error) => {
+                state.put_back(group);
+                drop(state);
+                self.spool.set_fault(Some(Fault::of(&error)));
+            }
+        }
+    }
+}

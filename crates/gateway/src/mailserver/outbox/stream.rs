@@ -1,0 +1,501 @@
+//! The `Append` stream of an outbox: batches of what waits, and beside them, fewer at a time, of what the spool holds.
+//! Every batch is kept until it is acknowledged. The archive is told what is held back, and at the end that nothing is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use poste_rpc::archive::v1::{
+    AppendBatch, AppendGoodbye, AppendHeldBack, AppendOpen, AppendOutcome, AppendRequest, AppendResponse,
+    AppendResult, NewRecord, append_request, append_response,
+};
+use poste_rpc::client::Target;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tracing::{debug, error, info, warn};
+
+use super::{OTHER_STORE, Outbox, Pending, Stored};
+use crate::spool::{Drained, SPACE};
+
+/// Records and bytes that go out as one batch.
+const BATCH_RECORDS: usize = 1024;
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Batches that may be on their way at a time: of what waits, and of what the spool holds.
+const WINDOW: usize = 8;
+const DRAIN_WINDOW: usize = 4;
+/// Reports on their way beside them; one more is left out.
+const REPORTS: usize = 20;
+/// Between two attempts to reach the archive: doubled from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// A stream that lasted this long was a good one, even if nothing went over it.
+const LASTED: Duration = Duration::from_secs(10);
+/// When opening a stream takes this long, the archive counts as away; longer, and another attempt is made.
+const OPEN_PATIENCE: Duration = Duration::from_secs(1);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a batch is unacknowledged for this long, its envelopes go into the spool; the longer, and the stream is opened anew.
+const ACK_PATIENCE: Duration = Duration::from_secs(2);
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the archive hears what is held back, whether it has changed or not, and how often that is looked at.
+const REPORT_INTERVAL: Duration = Duration::from_secs(15);
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long the archive may take to make a note of a goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the spool is not drained when the archive has no quota left for what is in it.
+const QUOTA_PAUSE: Duration = Duration::from_secs(30);
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamEnd {
+    #[error("{0}")]
+    Call(#[from] poste_rpc::client::CallError),
+    #[error("the archive ended the stream")]
+    Ended,
+    #[error("the archive did not answer in time")]
+    Silent,
+    #[error("the archive acknowledged what was not sent")]
+    Confused,
+    #[error("the archive cannot take records now: {0}")]
+    Unavailable(String),
+    #[error("{OTHER_STORE}")]
+    OtherStore,
+}
+
+/// A batch that is not acknowledged.
+enum Sent {
+    /// Of what waited in memory.
+    Live { at: Instant, batch: Vec<Pending> },
+    /// Of what waited in memory, and has been left to the spool since.
+    HandedOver,
+    /// Of what the spool holds.
+    Drained(Drained),
+}
+
+impl Outbox {
+    /// Sends until `stop`, then until nothing is left (the caller sets the deadline) or, when the archive is away, until
+    /// everything is in the spool. Returns whether the archive knows that nothing is held back.
+    pub(crate) async fn run(&self, archive: &Target, stop: &CancellationToken) -> bool {
+        let mut pause = FIRST_PAUSE;
+        let mut said = false;
+        loop {
+            let stopping = stop.is_cancelled();
+            let (began, answered) = (Instant::now(), self.state.lock().answered);
+            let mut sent = BTreeMap::new();
+            let end = Stream::run(self, archive, stop, &mut sent).await;
+            self.take_back(sent);
+            let end = match end {
+                Ok(parted) => return parted,
+                Err(end) => end,
+            };
+            // An archive that opens streams and takes nothing (its disk is full) must not be asked ever faster.
+            if self.state.lock().answered > answered || began.elapsed() > LASTED {
+                (pause, said) = (FIRST_PAUSE, false);
+            }
+            let waiting = self.size().count;
+            if said {
+                debug!(cause = %end, waiting, "no stream to the archive, trying again");
+            } else {
+                warn!(cause = %end, waiting, "no stream to the archive, trying again until there is one; envelopes are spooled");
+            }
+            said = true;
+            if stopping {
+                // One attempt was made since the stop.
+                let _ = timeout(pause, self.nothing_in_memory()).await;
+                if self.state.lock().count == 0 {
+                    return false;
+                }
+            } else {
+                let _ = timeout(pause, stop.cancelled()).await;
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    async fn nothing_in_memory(&self) {
+        while self.state.lock().count > 0 {
+            self.settled.notified().await;
+        }
+    }
+
+    /// Puts back, in order and in front, what was sent and not acknowledged: the spool takes it. Sending it twice is
+    /// harmless.
+    fn take_back(&self, sent: BTreeMap<u64, Sent>) {
+        let mut state = self.state.lock();
+        state.connected = false;
+        for sent in sent.into_values().rev() {
+            if let Sent::Live { batch, .. } = sent {
+                state.put_back(batch);
+            }
+        }
+        // What the stream was reading may have been the last of a segment.
+        state.untidy = true;
+        self.go_away(&mut state);
+    }
+}
+
+/// One open stream.
+struct Stream<'a> {
+    outbox: &'a Outbox,
+    archive: &'a Target,
+    requests: mpsc::Sender<AppendRequest>,
+    answers: Streaming<AppendResponse>,
+    /// What is on its way; it outlives the stream.
+    sent: &'a mut BTreeMap<u64, Sent>,
+    next_id: u64,
+    /// When something was acknowledged, or sent while nothing was on its way.
+    heard: Instant,
+    /// Envelopes of the spool that are being read.
+    reading: Option<JoinHandle<Drained>>,
+    /// What the archive was told is held back, and when.
+    reported: Option<(Option<i64>, Instant)>,
+    /// It has not acknowledged something for so long that everything goes into the spool.
+    slow: bool,
+}
+
+impl<'a> Stream<'a> {
+    /// One stream, until it fails, or until nothing is left after the stop; then whether a goodbye was heard.
+    async fn run(
+        outbox: &'a Outbox,
+        archive: &'a Target,
+        stop: &CancellationToken,
+        sent: &'a mut BTreeMap<u64, Sent>,
+    ) -> Result<bool, StreamEnd> {
+        let (requests, answers) = open(outbox, archive, stop).await?;
+        debug!("the stream to the archive is open");
+        let mut stream = Self {
+            outbox,
+            archive,
+            requests,
+            answers,
+            sent,
+            next_id: 0,
+            heard: Instant::now(),
+            reading: None,
+            reported: None,
+            slow: false,
+        };
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            stream.report()?;
+            if stream.send_waiting()? {
+                continue;
+            }
+            stream.read_ahead();
+            if stream.sent.is_empty() && stream.reading.is_none() && stream.prove() {
+                continue;
+            }
+            if stop.is_cancelled() && stream.is_done() {
+                return Ok(stream.part().await);
+            }
+            let (live, window) = (stream.oldest_live(), stream.live() < WINDOW);
+            tokio::select! {
+                answer = stream.answers.message() => {
+                    let answer = answer.map_err(|status| archive.error(&status))?;
+                    stream.settle(answer)?;
+                }
+                drained = read(&mut stream.reading), if stream.reading.is_some() => {
+                    stream.reading = None;
+                    stream.send_drained(drained)?;
+                }
+                () = outbox.arrived.notified(), if window => {}
+                () = sleep_until(live.unwrap_or(stream.heard) + ACK_PATIENCE), if live.is_some() => stream.hand_over(),
+                () = sleep_until(stream.heard + ACK_TIMEOUT), if !stream.sent.is_empty() => {
+                    return Err(StreamEnd::Silent);
+                }
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
+                _ = look.tick() => {}
+            }
+        }
+    }
+
+    /// Tells the archive what is held back, when that has changed, and now and then.
+    fn report(&mut self) -> Result<(), StreamEnd> {
+        let held_back = self.outbox.held_back_ns();
+        let is_new =
+            |(said, at): (Option<i64>, Instant)| said != held_back || at.elapsed() >= REPORT_INTERVAL;
+        if !self.reported.is_none_or(is_new) {
+            return Ok(());
+        }
+        match self.send(append_request::Kind::HeldBack(AppendHeldBack { oldest_ns: held_back })) {
+            Ok(()) => self.reported = Some((held_back, Instant::now())),
+            // The archive reads nothing: it hears it later, or the stream ends.
+            Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Closed(_)) => return Err(StreamEnd::Ended),
+        }
+        Ok(())
+    }
+
+    /// Sends a batch of what waits, if there is one and it may go.
+    fn send_waiting(&mut self) -> Result<bool, StreamEnd> {
+        if self.slow || self.live() >= WINDOW {
+            return Ok(false);
+        }
+        let batch = {
+            let mut state = self.outbox.state.lock();
+            if state.direct { state.take(BATCH_RECORDS, BATCH_BYTES) } else { Vec::new() }
+        };
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        let records = batch.iter().map(|pending| pending.body.clone()).map(record).collect();
+        self.send_batch(records, Sent::Live { at: Instant::now(), batch })?;
+        Ok(true)
+    }
+
+    /// Reads from the spool what goes out next.
+    fn read_ahead(&mut self) {
+        let drained = self.sent.values().filter(|sent| matches!(sent, Sent::Drained(_))).count();
+        if self.slow || self.reading.is_some() || drained >= DRAIN_WINDOW {
+            return;
+        }
+        if let Some(lease) = self.outbox.spool.lease(BATCH_RECORDS, BATCH_BYTES) {
+            self.reading = Some(tokio::task::spawn_blocking(move || lease.read()));
+        }
+    }
+
+    fn send_drained(&mut self, drained: Option<Drained>) -> Result<(), StreamEnd> {
+        let Some(drained) = drained else { return Ok(()) };
+        if drained.bodies.is_empty() {
+            self.finish(drained, |_| true);
+            return Ok(());
+        }
+        let records = drained.bodies.iter().cloned().map(record).collect();
+        self.send_batch(records, Sent::Drained(drained))
+    }
+
+    fn send_batch(&mut self, records: Vec<NewRecord>, sent: Sent) -> Result<(), StreamEnd> {
+        self.next_id += 1;
+        if self.sent.is_empty() {
+            self.heard = Instant::now();
+        }
+        self.sent.insert(self.next_id, sent);
+        let batch = AppendBatch { batch_id: self.next_id, records };
+        // There is room for as many as may be on their way.
+        self.send(append_request::Kind::Batch(batch)).map_err(|_| StreamEnd::Ended)
+    }
+
+    fn send(&self, kind: append_request::Kind) -> Result<(), TrySendError<AppendRequest>> {
+        self.requests.try_send(AppendRequest { kind: Some(kind) })
+    }
+
+    /// Nothing of the spool can go before: what waits goes to the archive. False when it did already.
+    fn prove(&mut self) -> bool {
+        let mut state = self.outbox.state.lock();
+        !std::mem::replace(&mut state.direct, true)
+    }
+
+    /// What is unacknowledged for too long goes into the spool; the archive may still take it, and then again.
+    fn hand_over(&mut self) {
+        self.slow = true;
+        warn!("the archive does not acknowledge; envelopes are spooled until it does");
+        let mut state = self.outbox.state.lock();
+        for sent in self.sent.values_mut().rev() {
+            if matches!(sent, Sent::Live { .. })
+                && let Sent::Live { batch, .. } = std::mem::replace(sent, Sent::HandedOver)
+            {
+                state.put_back(batch);
+            }
+        }
+        self.outbox.go_away(&mut state);
+    }
+
+    /// An answer has come: resolves the receipts of its batch. What the archive could not take now goes into the spool.
+    fn settle(&mut self, answer: Option<AppendResponse>) -> Result<(), StreamEnd> {
+        let Some(append_response::Kind::Ack(ack)) = answer.ok_or(StreamEnd::Ended)?.kind else {
+            return Err(StreamEnd::Confused);
+        };
+        self.heard = Instant::now();
+        let sent = self.sent.remove(&ack.batch_id).ok_or(StreamEnd::Confused)?;
+        let count = match &sent {
+            Sent::Live { batch, .. } => batch.len(),
+            Sent::Drained(drained) => drained.bodies.len(),
+            Sent::HandedOver => ack.results.len(),
+        };
+        if count != ack.results.len() {
+            self.sent.insert(ack.batch_id, sent);
+            return Err(StreamEnd::Confused);
+        }
+        let unavailable =
+            ack.results.iter().find(|result| is_unavailable(result)).map(|result| result.reason.clone());
+        match sent {
+            Sent::Live { at, batch } => {
+                let again = self.settle_live(batch, &ack.results);
+                if !again.is_empty() {
+                    self.sent.insert(ack.batch_id, Sent::Live { at, batch: again });
+                }
+            }
+            Sent::Drained(drained) => self.settle_drained(drained, &ack.results),
+            Sent::HandedOver => {}
+        }
+        if let Some(reason) = unavailable {
+            return Err(StreamEnd::Unavailable(reason));
+        }
+        if std::mem::take(&mut self.slow) {
+            info!("the archive acknowledges again");
+        }
+        self.prove();
+        Ok(())
+    }
+
+    /// Returns those that have to be sent again.
+    fn settle_live(&self, batch: Vec<Pending>, results: &[AppendResult]) -> Vec<Pending> {
+        let mut again = Vec::new();
+        let mut state = self.outbox.state.lock();
+        for (pending, result) in batch.into_iter().zip(results) {
+            let stored = match result.outcome() {
+                AppendOutcome::Stored | AppendOutcome::Duplicate => Stored::Yes,
+                // An archive of some topics only: the envelope is taken and relayed like any other.
+                AppendOutcome::NotKept => Stored::Yes,
+                AppendOutcome::Refused | AppendOutcome::OverQuota => Stored::Refused,
+                AppendOutcome::Unavailable | AppendOutcome::Unspecified => {
+                    again.push(pending);
+                    continue;
+                }
+            };
+            state.answered += 1;
+            self.outbox.metrics.archived(stored);
+            state.resolve(pending, stored);
+        }
+        self.outbox.after_settling(&mut state);
+        again
+    }
+
+    fn settle_drained(&self, drained: Drained, results: &[AppendResult]) {
+        let count = |outcome| results.iter().filter(|result| result.outcome() == outcome).count() as u64;
+        let refused = count(AppendOutcome::Refused);
+        if refused > 0 {
+            drained.refused(refused);
+        }
+        let over_quota = count(AppendOutcome::OverQuota);
+        if over_quota > 0 {
+            // They were confirmed: they wait until the archive has room for them.
+            warn!(
+                count = over_quota,
+                "the archive has no quota left for envelopes of the spool; they wait there"
+            );
+            self.outbox.spool.rest(QUOTA_PAUSE);
+        }
+        let is_done =
+            |result: &AppendResult| !is_unavailable(result) && result.outcome() != AppendOutcome::OverQuota;
+        let done = results.iter().filter(|result| is_done(result)).count() as u64;
+        self.outbox.metrics.spool.drained.inc_by(done - refused);
+        self.outbox.state.lock().answered += done;
+        self.finish(drained, |number| is_done(&results[number]));
+    }
+
+    fn finish(&self, drained: Drained, done: impl Fn(usize) -> bool) {
+        if drained.settle(done) {
+            self.outbox.state.lock().untidy = true;
+            self.outbox.spooling.notify_one();
+        }
+    }
+
+    fn live(&self) -> usize {
+        self.sent.values().filter(|sent| matches!(sent, Sent::Live { .. })).count()
+    }
+
+    /// When the oldest batch was sent that nobody has been told about.
+    fn oldest_live(&self) -> Option<Instant> {
+        self.sent.values().find_map(|sent| match sent {
+            Sent::Live { at, .. } => Some(*at),
+            _ => None,
+        })
+    }
+
+    /// Nothing is left, or nothing that can be drained now.
+    fn is_done(&self) -> bool {
+        let spool = &self.outbox.spool;
+        self.sent.is_empty()
+            && self.reading.is_none()
+            && self.outbox.state.lock().count == 0
+            && (spool.size().envelopes == 0 || spool.rests())
+    }
+
+    /// Ends the stream; with a goodbye when nothing is held back. Returns whether the archive has heard it.
+    async fn part(mut self) -> bool {
+        if self.outbox.spool.size().envelopes > 0 {
+            return false;
+        }
+        let goodbye = AppendRequest { kind: Some(append_request::Kind::Goodbye(AppendGoodbye {})) };
+        let Self { requests, answers, archive, .. } = &mut self;
+        let parting = async {
+            requests.send(goodbye).await.map_err(|_| StreamEnd::Ended)?;
+            // The sending half ends with the last sender.
+            *requests = mpsc::channel(1).0;
+            while answers.message().await.map_err(|status| archive.error(&status))?.is_some() {}
+            Ok::<_, StreamEnd>(())
+        };
+        match timeout(GOODBYE_TIMEOUT, parting).await.unwrap_or(Err(StreamEnd::Silent)) {
+            Ok(()) => true,
+            Err(end) => {
+                warn!(cause = %end, "the archive may wait for this gateway although nothing is held back");
+                false
+            }
+        }
+    }
+}
+
+async fn open(
+    outbox: &Outbox,
+    archive: &Target,
+    stop: &CancellationToken,
+) -> Result<(mpsc::Sender<AppendRequest>, Streaming<AppendResponse>), StreamEnd> {
+    let (requests, stream) = mpsc::channel(WINDOW + DRAIN_WINDOW + REPORTS);
+    let open = append_request::Kind::Open(AppendOpen { writer_id: outbox.spool.writer_id().to_owned() });
+    requests.send(AppendRequest { kind: Some(open) }).await.map_err(|_| StreamEnd::Ended)?;
+    let opening = async {
+        let mut client = poste_rpc::archive::client(archive.channel());
+        let mut answers = client.append(ReceiverStream::new(stream)).await?.into_inner();
+        answers.message().await.map(|first| (first, answers))
+    };
+    tokio::pin!(opening);
+    let opened = match timeout(OPEN_PATIENCE, &mut opening).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            outbox.go_away(&mut outbox.state.lock());
+            // An archive that is away must not hold up the end.
+            let patience = if stop.is_cancelled() { Duration::ZERO } else { OPEN_TIMEOUT - OPEN_PATIENCE };
+            timeout(patience, opening).await.map_err(|_| StreamEnd::Silent)?
+        }
+    };
+    match opened.map_err(|status| archive.error(&status))? {
+        (Some(AppendResponse { kind: Some(append_response::Kind::Opened(opened)) }), answers) => {
+            if !outbox.store.meet(&opened.store_id) {
+                outbox.ready.not_ready(OTHER_STORE);
+                return Err(StreamEnd::OtherStore);
+            }
+            let mut state = outbox.state.lock();
+            state.connected = true;
+            if !state.full {
+                outbox.ready.ready();
+            }
+            Ok((requests, answers))
+        }
+        (Some(_), _) => Err(StreamEnd::Confused),
+        (None, _) => Err(StreamEnd::Ended),
+    }
+}
+
+/// What was read of the spool; none when reading has failed altogether.
+async fn read(reading: &mut Option<JoinHandle<Drained>>) -> Option<Drained> {
+    match reading.as_mut()?.await {
+        Ok(drained) => Some(drained),
+        Err(failed) => {
+            error!(cause = %failed, "reading the spool has failed");
+            None
+        }
+    }
+}
+
+fn record(body: bytes::Bytes) -> NewRecord {
+    NewRecord { space: SPACE.to_owned(), body }
+}
+
+fn is_unavailable(result: &AppendResult) -> bool {
+    matches!(result.outcome(), AppendOutcome::Unavailable | AppendOutcome::Unspecified)
+}
