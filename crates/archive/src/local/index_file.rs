@@ -4,10 +4,7 @@
 //! bytes a record more that can be given back. Every block that is read is verified. [`format`] describes
 //! the bytes.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the store does not open sealed segments yet")
-)]
+#![cfg_attr(not(test), expect(dead_code, reason = "the store does not open sealed segments yet"))]
 
 mod blocks;
 mod cursor;
