@@ -21,6 +21,7 @@ pub fn command() -> Command {
             crate::serve::command(),
             crate::mail::command(),
             crate::demo::command(),
+            crate::ctl::command(),
             crate::key::command(),
             crate::config::command(),
             crate::health::command(),

@@ -1,11 +1,12 @@
-//! The one binary as a library: servers (`up`, `serve`), clients (`mail`), operators (`health`, `config`,
+//! The one binary as a library: servers (`up`, `serve`), clients (`mail`), operators (`ctl`, `health`, `config`,
 //! `key`), and `demo`.
 //!
 //! [`main`] is the whole program. [`settings`] says which sections of the configuration there are, [`life`] how
-//! a server starts, serves and drains. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+//! a server starts, serves and drains. Exit codes: 0 done, 1 failed, 2 usage or configuration; `ctl` has more.
 
 pub mod cli;
 pub mod config;
+pub mod ctl;
 pub mod demo;
 pub mod health;
 pub mod key;
@@ -20,6 +21,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
+use poste_rpc::client::{AddressError, CallError};
 use poste_service::config::ConfigError;
 use poste_service::logging::LogError;
 
@@ -53,6 +55,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
         Some(("up", matches)) => up::run(matches).await,
         Some(("serve", matches)) => serve::run(matches).await,
+        Some(("ctl", matches)) => ctl::run(matches).await,
         Some(("health", matches)) => health::run(matches).await,
         Some(("mail", matches)) => mail::run(matches).await,
         Some(("demo", matches)) => demo::run(matches).await,
@@ -65,7 +68,12 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 fn fail(error: &anyhow::Error) -> ExitCode {
     // Nothing can be told when stderr is closed.
     let _ = writeln!(std::io::stderr(), "poste: {}", explain(error));
-    let usage = error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(LogError::Level { .. }));
+    if let Some(call) = error.downcast_ref::<CallError>() {
+        return ExitCode::from(ctl::exit_code(call));
+    }
+    let usage = error.is::<ConfigError>()
+        || error.is::<AddressError>()
+        || matches!(error.downcast_ref(), Some(LogError::Level { .. }));
     ExitCode::from(if usage { USAGE } else { FAILED })
 }
 
