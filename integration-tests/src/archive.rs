@@ -22,8 +22,9 @@ const NAME: &str = "the archive";
 pub enum Program {
     /// `poste serve archive`.
     Poste,
-    /// This program's `host`, whose disk only says that it has synced (see [`crate::endurance::host`]).
-    Unsynced(PathBuf),
+    /// What this gives for a directory: a process of this program, whose disk only says that it has synced (see
+    /// [`crate::endurance::host::unsynced`]).
+    Unsynced(fn(&Path) -> Result<Command>),
 }
 
 /// An archive and its directory. The process is killed when dropped; the directory is its caller's.
@@ -84,11 +85,7 @@ impl Archive {
                 command.arg(format!("local://{}", self.directory.display()));
                 command
             }
-            Program::Unsynced(program) => {
-                let mut command = Command::new(program);
-                command.arg("host").arg(&self.directory);
-                command
-            }
+            Program::Unsynced(command) => command(&self.directory)?,
         };
         command.args(&self.arguments);
         Ok(command)

@@ -14,15 +14,18 @@ pub mod power_cut;
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use poste_rpc::archive::v1::{StatsRequest, StatsResponse};
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::time::{Instant, sleep};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::audit::Client;
 use crate::load::Plan;
 use crate::set::{Set, Zipf};
-use poste_rpc::archive::v1::{StatsRequest, StatsResponse};
 
 /// Small segments, so that sealing, index files and retention are all the time at work.
 const SMALL_SEGMENTS: [&str; 2] = ["--archive-segment-size", "1MiB"];
@@ -72,9 +75,32 @@ async fn recovered(client: &mut Client) -> Result<StatsResponse> {
         if stats.writable && stats.indexing.is_none() {
             return Ok(stats);
         }
-        anyhow::ensure!(Instant::now() < deadline, "not recovered within {RECOVERY:?}: {stats:?}");
+        ensure!(Instant::now() < deadline, "not recovered within {RECOVERY:?}: {stats:?}");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits for that status of `/readyz` of a process, by its ready line. Returns the answer.
+async fn readiness(ready: &Value, status: u16) -> Result<String> {
+    let address = ready["http"].as_str().context("an http address")?;
+    let deadline = Instant::now() + RECOVERY;
+    loop {
+        let answer = http_get(address, "/readyz").await?;
+        if answer.starts_with(&format!("HTTP/1.1 {status} ")) {
+            return Ok(answer);
+        }
+        ensure!(Instant::now() < deadline, "/readyz is not {status}: {answer}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn http_get(address: &str, path: &str) -> Result<String> {
+    let mut connection = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    timeout(RECOVERY, connection.read_to_string(&mut answer)).await??;
+    Ok(answer)
 }
 
 fn unix_seconds() -> Result<u32> {

@@ -1,13 +1,14 @@
 //! What an archive must outlive, briefly; `scripts/endurance` runs the same for longer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
-use poste_integration_tests::endurance::{disk, kill, pages, power_cut, seed};
+use poste_integration_tests::endurance::{disk, host, kill, pages, power_cut, seed};
 use poste_integration_tests::requirement;
 
-/// This package's program, for what a test cannot do inside its own process.
-const HOST: &str = env!("CARGO_BIN_EXE_endurance");
+/// Names the directory that [`an_archive_without_fdatasync`] serves.
+const DIRECTORY: &str = "ENDURANCE_DIRECTORY";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_by_kill_9_or_by_damage_of_what_is_derived() -> Result<()> {
@@ -31,9 +32,26 @@ async fn a_power_cut_without_fdatasync_is_seen_to_lose() -> Result<()> {
     if requirement::skipped("loop") {
         return Ok(());
     }
-    let tally = power_cut::control(seed(None)?, Path::new(HOST)).await?;
+    let tally = power_cut::control(seed(None)?, host_command).await?;
     ensure!(tally.lost > 0, "{tally}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "no test, but the process that the one above kills"]
+async fn an_archive_without_fdatasync() -> Result<()> {
+    match std::env::var_os(DIRECTORY) {
+        Some(directory) => host::unsynced(&PathBuf::from(directory)).await,
+        None => Ok(()),
+    }
+}
+
+/// With two threads the test program writes nothing before the ready line on its line.
+fn host_command(directory: &Path) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--ignored", "--exact", "an_archive_without_fdatasync", "--nocapture", "--test-threads=2"]);
+    command.env(DIRECTORY, directory);
+    Ok(command)
 }
 
 #[tokio::test(flavor = "multi_thread")]

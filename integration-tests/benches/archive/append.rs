@@ -26,7 +26,7 @@ const TIMED_BATCH: u64 = 10;
 const TICK: Duration = Duration::from_millis(1);
 
 impl Bench {
-    /// Rates of loading by slices of a tenth of what was loaded.
+    /// Rates of loading, by the parts that [`Stored::fill`] tells.
     pub(crate) fn append_rate(&mut self, rates: &[f64], body_bytes: usize, records: u64) {
         let limit = if body_bytes == SMALL { Limit::AtLeast(60_000.0) } else { Limit::None };
         let what = format!(
@@ -37,7 +37,7 @@ impl Bench {
             && body_bytes == SMALL
         {
             self.report.row(
-                "the last tenth of it against the first",
+                "the last part of it against the first",
                 Limit::AtLeast(0.8),
                 "times",
                 &[last / first],
@@ -85,7 +85,8 @@ impl Bench {
 }
 
 impl Stored {
-    /// Appends until that many are stored. Returns the rates of ten parts of it, records a second.
+    /// Appends until that many are stored. Returns the rates of its parts, records a second: ten parts where there are
+    /// enough records that what is in flight does not matter.
     pub(crate) async fn fill(&self, until: u64) -> Result<Vec<f64>> {
         let begin = self.count();
         let times = Arc::new(Mutex::new(Vec::new()));
@@ -129,7 +130,7 @@ impl Stored {
         }
         let mut times = std::mem::take(&mut *times.lock().expect("no writer panics"));
         times.sort_unstable();
-        Ok(tenths(&times, until - begin))
+        Ok(rates(&times, until - begin))
     }
 
     /// Appends at [`RATE`] for that time, on a schedule that does not wait for the archive. Returns the time of each batch
@@ -185,13 +186,15 @@ impl Stored {
     }
 }
 
-/// The rates of ten parts.
-fn tenths(times: &[(Duration, u64)], records: u64) -> Vec<f64> {
+/// The rates of up to ten parts.
+fn rates(times: &[(Duration, u64)], records: u64) -> Vec<f64> {
+    const LEAST: u64 = 200_000;
+    let part = records.div_ceil((records / LEAST).clamp(1, 10));
     let mut rates = Vec::new();
-    let (mut from, mut counted) = (Duration::ZERO, 0);
+    let (mut from, mut counted, mut left) = (Duration::ZERO, 0, records);
     for (at, count) in times {
-        counted += count;
-        if counted >= (records / 10).max(1) {
+        (counted, left) = (counted + count, left - count);
+        if counted >= part || left == 0 {
             rates.push(counted as f64 / at.saturating_sub(from).as_secs_f64());
             (from, counted) = (*at, 0);
         }

@@ -50,21 +50,27 @@ impl Bench {
             filter: Some(topics(&[stored.set.topics.topic(HUNDREDTH)])),
             ..question()
         };
-        let mut first = Vec::new();
-        for _ in 0..self.questions() {
-            let question = QueryRequest { from_ns: random.random_range(from..to), ..of_topic.clone() };
-            timed(&mut client, question, &mut first).await?;
+        let mut runs = vec![Vec::new(); self.runs(3)];
+        for times in &mut runs {
+            for _ in 0..self.questions() {
+                let question = QueryRequest { from_ns: random.random_range(from..to), ..of_topic.clone() };
+                timed(&mut client, question, times).await?;
+            }
         }
         let what = format!("one topic with 1 % of the records, page of 100{when}");
-        self.report.times(&format!("{what}, first page from a random time"), Limit::AtMost(3.0), &mut first);
-        let (mut next, mut records, mut times) = (of_topic.clone(), 0, Vec::new());
-        while times.len() < self.questions() {
-            let page = timed(&mut client, next.clone(), &mut times).await?;
-            records += page.records.len();
-            next.cursor = page.next;
+        self.report.times(&format!("{what}, first page from a random time"), Limit::AtMost(3.0), runs);
+        let (mut next, mut records) = (of_topic.clone(), 0);
+        let mut runs = vec![Vec::new(); self.runs(3)];
+        for times in &mut runs {
+            while times.len() < self.questions() {
+                let page = timed(&mut client, next.clone(), times).await?;
+                records += page.records.len();
+                // At the end it begins again.
+                next.cursor = page.next;
+            }
         }
         ensure!(records > 0, "the topic has no records");
-        self.report.times(&format!("{what}, by cursor"), Limit::AtMost(3.0), &mut times);
+        self.report.times(&format!("{what}, by cursor"), Limit::AtMost(3.0), runs);
         Ok(())
     }
 
@@ -86,18 +92,18 @@ impl Bench {
         ];
         for (name, filters) in kinds {
             for (over, limit) in [("one day", 3.0), ("30 days", 10.0)] {
-                let mut times = Vec::new();
-                for turn in 0..self.questions() {
+                let mut runs = vec![Vec::new(); self.runs(3)];
+                for turn in 0..self.questions() * runs.len() {
                     let mut question =
                         QueryRequest { filter: Some(filters[turn % FILTERS].clone()), ..question() };
                     if over == "one day" {
                         question.from_ns = random.random_range(from..to - DAY_NS);
                         question.to_ns = question.from_ns + DAY_NS;
                     }
-                    let page = timed(&mut client, question, &mut times).await?;
+                    let page = timed(&mut client, question, &mut runs[turn / self.questions()]).await?;
                     ensure!(page.records.is_empty() && page.next.is_none(), "{name} found something");
                 }
-                self.report.times(&format!("no hit, {name}, over {over}"), Limit::AtMost(limit), &mut times);
+                self.report.times(&format!("no hit, {name}, over {over}"), Limit::AtMost(limit), runs);
             }
         }
         Ok(())

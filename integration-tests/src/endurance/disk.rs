@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use poste_archive::store::{ArchiveStore, Writable};
 use poste_archive::{LocalOptions, LocalStore};
 use poste_journal::{FaultyDisk, Odds};
@@ -12,10 +12,10 @@ use poste_rpc::archive::v1::StatsRequest;
 use poste_service::Clock;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::host::Served;
-use super::{SMALL_SEGMENTS, eight_writers, recovered, set};
+use super::{SMALL_SEGMENTS, eight_writers, readiness, recovered, set};
 use crate::archive::{Archive, Program};
 use crate::audit::{Tally, audit};
 use crate::filesystem::FileSystem;
@@ -136,7 +136,7 @@ pub async fn full(seed: u64, times: u32) -> Result<Tally> {
         let before = *unavailable.borrow_and_update();
         let refused = unavailable.wait_for(|count| *count > before);
         timeout(Duration::from_secs(120), refused).await.context("the disk does not fill up")??;
-        let alarm = readiness(&archive, 503).await?;
+        let alarm = readiness(archive.ready()?, 503).await?;
         ensure!(alarm.contains("archive.store"), "not the store is not ready: {alarm}");
         let stats = client.stats(StatsRequest {}).await?.into_inner();
         ensure!(!stats.writable && !stats.unwritable_reason.is_empty(), "full, but writable: {stats:?}");
@@ -145,7 +145,7 @@ pub async fn full(seed: u64, times: u32) -> Result<Tally> {
         println!("{number} of {times}: refused ({}): {tally}", ledger.reason());
         std::fs::remove_file(ballast(number))?;
         recovered(&mut client).await?;
-        readiness(&archive, 200).await?;
+        readiness(archive.ready()?, 200).await?;
         ledger.grow_by(500).await?;
     }
     // Without a load that would fill it again.
@@ -158,30 +158,4 @@ pub async fn full(seed: u64, times: u32) -> Result<Tally> {
     archive.stop()?;
     disk.unmount()?;
     Ok(tally)
-}
-
-/// Waits for that status of the archive's `/readyz`, and returns its body.
-async fn readiness(archive: &Archive, status: u16) -> Result<String> {
-    let address = archive.ready()?["http"].as_str().context("an http address")?.to_owned();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let answer = http_get(&address, "/readyz").await?;
-        if answer.starts_with(&format!("HTTP/1.1 {status} ")) {
-            return Ok(answer);
-        }
-        if Instant::now() > deadline {
-            bail!("/readyz is not {status}: {answer}");
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn http_get(address: &str, path: &str) -> Result<String> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut connection = tokio::net::TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    timeout(PATIENCE, connection.read_to_string(&mut answer)).await??;
-    Ok(answer)
 }

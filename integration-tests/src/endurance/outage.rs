@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{recovered, set, unix_seconds};
+use super::{readiness, recovered, set, unix_seconds};
 use crate::archive::{Archive, Program};
 use crate::audit::{Client, Tally, place, question, walk};
 use crate::load::{Ledger, Stream};
@@ -98,6 +98,7 @@ async fn strand(archive: &mut Archive, gateway: &mut Gateway, book: &Arc<Book>) 
     let refused_before = *refused.borrow_and_update();
     let full = refused.wait_for(|count| *count > refused_before);
     timeout(CATCH_UP, full).await.context("the spool does not fill up")??;
+    readiness(gateway.ready()?, 503).await?;
     gateway.kill()?;
     peers.stop().await?;
     println!("{} confirmed from the spool until it was full ({})", book.count() - before, book.reason());
@@ -219,8 +220,11 @@ impl Gateway {
     }
 
     fn enode(&self) -> Result<Enode> {
-        let ready = &self.running.as_ref().context("it runs")?.1;
-        Ok(ready["enode"].as_str().context("an enode")?.parse()?)
+        Ok(self.ready()?["enode"].as_str().context("an enode")?.parse()?)
+    }
+
+    fn ready(&self) -> Result<&Value> {
+        Ok(&self.running.as_ref().context("it runs")?.1)
     }
 
     fn kill(&mut self) -> Result<()> {

@@ -1,6 +1,8 @@
 //! A power cut under load: the file system goes away at one instant, with everything that was not synced.
 
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -41,12 +43,12 @@ pub async fn power_cut(seed: u64, cuts: u32) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The same cut under an archive whose disk only says that it has synced: what it acknowledged is lost. `host` is the
-/// program that serves it (see [`super::host::unsynced`]).
-pub async fn control(seed: u64, host: &Path) -> Result<Tally> {
+/// The same cut under an archive whose disk only says that it has synced: what it acknowledged is lost. `host` gives the
+/// command that serves a directory so.
+pub async fn control(seed: u64, host: fn(&Path) -> Result<Command>) -> Result<Tally> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut disk = FileSystem::new(DISK_BYTES)?;
-    let mut archive = Archive::new(Program::Unsynced(host.to_owned()), &disk.path().join("archive"), &[]);
+    let mut archive = Archive::new(Program::Unsynced(host), &disk.path().join("archive"), &[]);
     let ledger = Ledger::new(set(seed)?);
     archive.start()?;
     cut_under_load(&mut disk, &mut archive, &ledger, &mut random).await?;
@@ -67,7 +69,7 @@ pub async fn control(seed: u64, host: &Path) -> Result<Tally> {
 async fn cut_under_load(
     disk: &mut FileSystem,
     archive: &mut Archive,
-    ledger: &std::sync::Arc<Ledger>,
+    ledger: &Arc<Ledger>,
     random: &mut StdRng,
 ) -> Result<()> {
     let load = Load::start(ledger, &archive.client()?, &eight_writers(random, 1..=60));

@@ -2,7 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "the summary is what it is run for")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -53,7 +54,7 @@ async fn main() -> Result<()> {
     let tally = match part {
         Part::Kill => Box::pin(kill::kill(seed, rounds.unwrap_or(50))).await?,
         Part::PowerCut => {
-            let control = Box::pin(power_cut::control(seed, &std::env::current_exe()?)).await?;
+            let control = Box::pin(power_cut::control(seed, host_command)).await?;
             ensure!(control.lost > 0, "the test sees no loss where nothing is synced: {control}");
             Box::pin(power_cut::power_cut(seed, rounds.unwrap_or(10))).await?
         }
@@ -71,4 +72,10 @@ async fn main() -> Result<()> {
     println!("in {:?}", Duration::from_secs(begun.elapsed().as_secs()));
     println!("{tally}");
     tally.ensure_whole()
+}
+
+fn host_command(directory: &Path) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("host").arg(directory);
+    Ok(command)
 }
