@@ -60,11 +60,6 @@ impl Catalogue {
         Self { dir: PathBuf::new(), sled: Mutex::new(None) }
     }
 
-    /// Whether it remembers nothing.
-    pub(super) fn is_absent(&self) -> bool {
-        self.sled.lock().is_none()
-    }
-
     /// The summary of each segment, ordered by lane and number; `None` when the catalogue is absent.
     pub(super) fn segments(&self) -> Option<Vec<(Lane, u32, Vec<u8>)>> {
         self.with(|sled| {

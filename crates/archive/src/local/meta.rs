@@ -289,13 +289,6 @@ impl MetaFile {
     }
 }
 
-impl Meta {
-    /// What the store's slots hold.
-    pub(super) fn open(lock: &DirectoryLock) -> Result<Self, StoreError> {
-        Ok(MetaFile::open(lock)?.get())
-    }
-}
-
 impl Slots {
     /// Writes into the older slot. When that fails the newer one stays the newer one: the next write goes to the
     /// same slot again, over whatever is there now.

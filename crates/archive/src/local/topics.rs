@@ -129,11 +129,6 @@ impl DistinctTopics {
         self.find(topic).is_ok()
     }
 
-    /// When there are or were records of a topic, and how many.
-    pub(super) fn span(&self, topic: Topic) -> Option<TopicSpan> {
-        self.find(topic).ok().map(|at| self.spans[at].1)
-    }
-
     /// How many topics there are.
     pub(super) fn len(&self) -> usize {
         self.spans.len()

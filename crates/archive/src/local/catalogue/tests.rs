@@ -25,7 +25,7 @@ fn spans(of: impl IntoIterator<Item = u32>) -> Vec<(Topic, TopicSpan)> {
 fn closed() -> TempDir {
     let dir = TempDir::new().unwrap();
     let (catalogue, believed) = Catalogue::open(dir.path(), STAMP);
-    assert!(!believed && !catalogue.is_absent());
+    assert!(!believed && !is_absent(&catalogue));
     for number in [256, 1, 70_000] {
         catalogue.put_segment(Lane::Live, number, &number.to_le_bytes());
     }
@@ -48,6 +48,10 @@ fn assert_believed(dir: &Path) {
     assert_full(&catalogue);
 }
 
+fn is_absent(catalogue: &Catalogue) -> bool {
+    catalogue.segments().is_none()
+}
+
 fn assert_empty(catalogue: &Catalogue) {
     assert_eq!(catalogue.segments(), Some(Vec::new()));
     assert_eq!(catalogue.load_topics(Space::Waku1), Some(Vec::new()));
@@ -56,7 +60,7 @@ fn assert_empty(catalogue: &Catalogue) {
 /// It is empty, and can be filled and closed again.
 fn assert_begins_anew(dir: &Path) {
     let (catalogue, believed) = Catalogue::open(dir, STAMP);
-    assert!(!believed && !catalogue.is_absent());
+    assert!(!believed && !is_absent(&catalogue));
     assert_empty(&catalogue);
     catalogue.put_segment(Lane::Live, 3, b"three");
     catalogue.close(STAMP);
@@ -230,7 +234,7 @@ fn a_panic_inside_sled_ends_the_catalogue() {
     let (catalogue, _) = Catalogue::open(dir.path(), STAMP);
     assert_full(&catalogue);
     assert!(catalogue.with(|_| -> sled::Result<()> { panic!("as the test wants it") }).is_none());
-    assert!(catalogue.is_absent());
+    assert!(is_absent(&catalogue));
     catalogue.put_segment(Lane::Live, 3, b"three");
     catalogue.remove_segment(Lane::Live, 1);
     catalogue.put_topics(Space::Waku1, spans(0..10));
@@ -246,7 +250,7 @@ fn an_entry_that_says_nothing_ends_the_catalogue() {
     let (catalogue, _) = Catalogue::open(dir.path(), STAMP);
     catalogue.with(|sled| sled.topics.insert(chunk_key(Space::Waku1, 3), &[1; 20])).unwrap();
     assert_eq!(catalogue.load_topics(Space::Waku1), None);
-    assert!(catalogue.is_absent());
+    assert!(is_absent(&catalogue));
 }
 
 #[test]
@@ -255,9 +259,9 @@ fn where_there_can_be_none_it_is_absent() {
     let file = dir.path().join("file");
     fs::write(&file, b"").unwrap();
     let (catalogue, believed) = Catalogue::open(&file, STAMP);
-    assert!(!believed && catalogue.is_absent());
+    assert!(!believed && is_absent(&catalogue));
     let (first, _) = Catalogue::open(dir.path(), STAMP);
-    assert!(!first.is_absent());
+    assert!(!is_absent(&first));
     let absent = Catalogue::absent();
     absent.put_segment(Lane::Live, 1, b"one");
     assert_eq!(absent.segments(), None);
