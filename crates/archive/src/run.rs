@@ -46,6 +46,7 @@ pub async fn start(config: ArchiveConfig, context: Context) -> Result<RunningSer
         queue_records: config.queue_records,
         queue_bytes: config.queue_size.as_usize(),
         metrics: metrics.clone(),
+        keep_topics: config.keep_topics(),
         ..LocalOptions::new(dir, context.clock.clone())
     };
     let open = tokio::task::spawn_blocking(move || LocalStore::open(options));

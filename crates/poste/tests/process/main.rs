@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
+mod ctl;
+
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -89,10 +91,11 @@ fn an_archive_tells_its_addresses_is_healthy_and_stops_on_sigterm() {
     let mut server = archive(&dir, &[]);
     let ready = server.ready.as_object().unwrap();
     let parts: Vec<&str> = ready.keys().map(String::as_str).collect();
-    assert_eq!(parts, ["event", "grpc", "http"], "absent parts are left out");
+    assert_eq!(parts, ["admin", "event", "grpc", "http"], "absent parts are left out");
     assert_eq!(ready["event"], "ready");
     let grpc = ready["grpc"]["archive"].as_str().unwrap();
     assert!(grpc.starts_with("127.0.0.1:") && !grpc.ends_with(":0"), "{grpc}");
+    assert!(ready["admin"]["archive"].as_str().unwrap().starts_with("127.0.0.1:"), "{ready:?}");
 
     let health = output(&["health", "--http", server.http()]);
     assert_eq!(health.status.code(), Some(0), "{health:?}");
@@ -212,6 +215,8 @@ fn mistakes_are_told_with_the_nearest_name_and_exit_code_2() {
     for (service, variable, value, told) in [
         ("archive", "POSTE_ARCHIVE__QUEUE_RECORDS", "0", "queue_records is 0: write 4096 to 1000000"),
         ("archive", "POSTE_ARCHIVE__GRPC_LISTEN", "0.0.0.0:0", "archive.insecure = true"),
+        ("archive", "POSTE_ARCHIVE__ADMIN_LISTEN", "0.0.0.0:0", "archive.insecure = true"),
+        ("archive", "POSTE_ARCHIVE__MAX_SIZE", "1MiB", "max_size is 1MiB: write 1GiB or more"),
         ("gateway", "POSTE_GATEWAY__ARCHIVE", "nowhere", "gateway.archive"),
         ("gateway", "POSTE_GATEWAY__POOL_BYTES", "1MiB", "pool_bytes is 1MiB: write 4MiB or more"),
     ] {
@@ -400,7 +405,8 @@ fn up_runs_both_services_and_stops_both() {
     let ready = server.ready.clone();
     let enode = ready["enode"].as_str().unwrap();
     assert!(enode.starts_with("enode://") && enode.contains("@127.0.0.1:"), "{enode}");
-    for address in [&ready["grpc"]["gateway"], &ready["grpc"]["archive"], &ready["admin"]["gateway"]] {
+    let (grpc, admin) = (&ready["grpc"], &ready["admin"]);
+    for address in [&grpc["gateway"], &grpc["archive"], &admin["gateway"], &admin["archive"]] {
         assert!(address.as_str().is_some_and(|address| address.starts_with("127.0.0.1:")), "{ready}");
     }
     wait_until_ready(&server);
