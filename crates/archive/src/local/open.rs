@@ -136,6 +136,7 @@ fn open_lane(
     let journal_options = Options {
         segment_bytes: options.segment_bytes,
         segment_age: options.segment_age,
+        min_number: meta.with(|meta| meta.min_number(lane)),
         ..Options::new(journal_id(store_id, lane))
     };
     let mut replay = OpenSegmentOnly(|at: FrameAt, payload: &[u8]| derive.frame(at, payload));

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::part::{Part, SegmentId};
-use super::shared::{Cause, Shared};
+use super::sealed;
+use super::shared::{AskError, Cause, Shared};
+use super::view::View;
 use super::writer::Command;
 use crate::record::Space;
 use crate::store::{Retention, Retired, StoreError};
@@ -23,14 +25,45 @@ impl Shared {
         floor_ns: i64,
     ) -> Result<Retired, StoreError> {
         if self.floor_ns(space).is_none_or(|floor| floor < floor_ns) {
-            self.meta.update(|meta| {
-                let floor = meta.floors.entry(space).or_insert(floor_ns);
-                *floor = (*floor).max(floor_ns);
+            self.ask(|view| {
+                let _nothing_is_stored = self.floor_gate.write();
+                let retired_seq = self.last_seq_below(view, space, floor_ns)?;
+                // Who reads in order of arrival must learn of the loss, also after a restart.
+                self.meta.update(|meta| {
+                    let floor = meta.floors.entry(space).or_insert(floor_ns);
+                    *floor = (*floor).max(floor_ns);
+                    meta.retired_seq = meta.retired_seq.max(retired_seq);
+                })?;
+                self.hide_below(space, floor_ns);
+                Ok(Some(()))
             })?;
-            self.hide_below(space, floor_ns);
         }
         let retired = self.remove_retired(writer)?;
         Ok(Retired { floor_ns: self.floor_ns(space), ..retired })
+    }
+
+    /// The highest seq of a record that a new floor hides; 0 when it hides none.
+    fn last_seq_below(&self, view: &View, space: Space, floor_ns: i64) -> Result<u64, AskError> {
+        let before = self.floor_ns(space).unwrap_or(i64::MIN);
+        let mut last_seq = 0;
+        for part in view.parts() {
+            let Some(span) = part.span(space) else { continue };
+            if span.newest.time_ns < before || span.oldest.time_ns >= floor_ns {
+                continue;
+            }
+            let below = match part.as_ref() {
+                _ if span.newest.time_ns < floor_ns => span.last_seq,
+                Part::Open(open) => {
+                    let index = open.index.read();
+                    let entries = index.space(space).into_iter().flat_map(|index| index.entries());
+                    let below = entries.filter(|(_, entry)| entry.position.time_ns < floor_ns);
+                    below.map(|(_, entry)| entry.seq).max().unwrap_or(0)
+                }
+                Part::Sealed(sealed) => sealed::last_seq_below(sealed, space, before, floor_ns)?,
+            };
+            last_seq = last_seq.max(below);
+        }
+        Ok(last_seq)
     }
 
     /// What [`Shared::retire`] would remove.
@@ -54,7 +87,6 @@ impl Shared {
         let view = self.view();
         let mut retired = Retired::default();
         let mut gone: Vec<SegmentId> = Vec::new();
-        let mut retired_seq = 0;
         for part in view.parts() {
             let below = |space: Space| {
                 let floor = self.floor_ns(space);
@@ -67,7 +99,6 @@ impl Shared {
             match part.as_ref() {
                 Part::Sealed(_) => {
                     gone.push(part.id());
-                    retired_seq = retired_seq.max(super::shared::last_seq(part).unwrap_or(0));
                     count(part, &mut retired);
                 }
                 // It is removed when it has been sealed and indexed.
@@ -80,9 +111,7 @@ impl Shared {
         if gone.is_empty() {
             return Ok(retired);
         }
-        // Who reads in order of arrival must learn of the loss, also after a restart.
         self.meta.update(|meta| {
-            meta.retired_seq = meta.retired_seq.max(retired_seq);
             for id in &gone {
                 meta.forget_segment(id.lane, id.number);
             }

@@ -186,9 +186,9 @@ fn walk(
             break;
         };
         if descending {
-            ranks.end -= 1
+            ranks.end -= 1;
         } else {
-            ranks.start += 1
+            ranks.start += 1;
         }
         *steps_left -= 1;
         if wanted(&entry) {
@@ -228,9 +228,9 @@ fn merge(
         };
         entries.push(reader.entry(rank)?);
         if descending {
-            ranks.end = rank
+            ranks.end = rank;
         } else {
-            ranks.start = rank + 1
+            ranks.start = rank + 1;
         }
         if let Some(rank) = step(&mut cursors[number])?.filter(|rank| ranks.contains(rank)) {
             heads.push((key(rank), rank, number));
@@ -302,6 +302,25 @@ fn tail_of_runs(
         return Ok((candidates.clone(), candidates.last().map_or(tail.until, |last| last.seq)));
     }
     Ok((candidates, tail.until))
+}
+
+/// The highest seq of a record between two creation times, the second excluded; 0 when there is none.
+pub(super) fn last_seq_below(
+    part: &SealedPart,
+    space: Space,
+    from_ns: i64,
+    floor_ns: i64,
+) -> Result<u64, PartError> {
+    part.ask(|file| {
+        let Some(index) = file.space(space) else { return Ok(0) };
+        let mut cursor = index.entries(0);
+        cursor.seek(&Position::first_of(from_ns))?;
+        let mut last_seq = 0;
+        while let Some(entry) = cursor.next()?.filter(|entry| entry.position.time_ns < floor_ns) {
+            last_seq = last_seq.max(entry.seq);
+        }
+        Ok(last_seq)
+    })
 }
 
 /// The distinct topics of a space in a segment, with their numbers of records.

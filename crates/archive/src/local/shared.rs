@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use poste_journal::{Disk, Reader};
 use poste_service::Clock;
 use tokio::sync::watch;
@@ -26,6 +27,8 @@ const MAX_INDEX_BYTES: usize = 128 * 1024 * 1024;
 const MAX_OPEN_INDEXES: usize = 2048;
 /// Questions are asked again when what they found went away meanwhile; never for ever.
 const MAX_ATTEMPTS: usize = 64;
+/// How long a question waits for an index file that it found damaged. Gateways wait 5 s for an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What all threads of a store share.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(super) struct Shared {
     pub(super) verifying: AtomicBool,
     /// Set when the store closes: long jobs end.
     pub(super) closing: AtomicBool,
+    /// Held by the writer while it stores, and by who raises a floor.
+    pub(super) floor_gate: RwLock<()>,
     /// Tells the keeper to look around.
     pub(super) nudge: SyncSender<()>,
     readers: [Reader; 2],
@@ -57,6 +62,8 @@ pub(super) struct Shared {
     /// The segment of each lane that is written to.
     open_numbers: [AtomicU64; 2],
     unindexed: Mutex<Unindexed>,
+    /// Somebody may wait for an index file.
+    index_made: Condvar,
     topics: RwLock<Option<BTreeMap<Space, DistinctTopics>>>,
     refusals: Mutex<BTreeMap<Cause, String>>,
     questions: AtomicU64,
@@ -102,11 +109,13 @@ pub(super) struct Start {
 
 impl Shared {
     pub(super) fn new(start: Start) -> Self {
-        let (floors, writers, overridden) = start.meta.with(|meta| {
+        let (floors, writers, overridden, given) = start.meta.with(|meta| {
             let writers = meta.writers.iter().map(|(id, since_ns)| (id.clone(), *since_ns));
-            (meta.floors.clone(), Writers::restored(writers), meta.retention)
+            let given = meta.next_seq.saturating_sub(1);
+            (meta.floors.clone(), Writers::restored(writers), meta.retention, given)
         });
-        let head = start.parts.iter().filter_map(|part| last_seq(part)).max().unwrap_or(0);
+        // What was given may all be retired; whoever stands there has missed nothing more.
+        let head = start.parts.iter().filter_map(|part| last_seq(part)).max().unwrap_or(0).max(given);
         let shared = Self {
             store_id: start.store_id,
             disk: start.disk,
@@ -123,12 +132,14 @@ impl Shared {
             retentions: Mutex::new(Retentions { overridden, ..Retentions::default() }),
             verifying: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            floor_gate: RwLock::new(()),
             nudge: start.nudge,
             readers: start.readers,
             view: RwLock::new(Arc::new(View::new(start.parts))),
             floors: RwLock::new(floors),
             open_numbers: start.open_numbers.map(|number| AtomicU64::new(number.into())),
             unindexed: Mutex::default(),
+            index_made: Condvar::new(),
             topics: RwLock::new(start.topics),
             refusals: Mutex::default(),
             questions: AtomicU64::new(0),
@@ -190,7 +201,11 @@ impl Shared {
             match question(&view) {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => {}
-                Err(AskError::Part(error)) => self.mistrust(error)?,
+                Err(AskError::Part(error)) => {
+                    let id = error.id;
+                    self.mistrust(error)?;
+                    self.wait_for_index(id);
+                }
                 Err(AskError::Store(error)) => return Err(error),
             }
         }
@@ -241,6 +256,17 @@ impl Shared {
         self.refuse(Cause::Unindexed, Some(reason.to_owned()));
     }
 
+    /// One index file is soon made anew: an answer a little later beats one that is not complete.
+    fn wait_for_index(&self, id: SegmentId) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut unindexed = self.unindexed.lock();
+        while unindexed.segments.contains(&id) && !self.is_closing() {
+            if self.index_made.wait_until(&mut unindexed, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
     pub(super) fn next_unindexed(&self) -> Option<SegmentId> {
         // The newest first: that is what people ask for.
         self.unindexed.lock().segments.last().copied()
@@ -262,6 +288,7 @@ impl Shared {
             unindexed.progress = Progress::default();
         }
         drop(unindexed);
+        self.index_made.notify_all();
         if done {
             self.refuse(Cause::Unindexed, None);
         }

@@ -153,14 +153,11 @@ impl Writer {
             }
         }
         self.retry();
-        for lane in [Lane::Live, Lane::Imported] {
-            let mut of_lane: Vec<&mut Job> = jobs.iter_mut().filter(|job| job.lane == lane).collect();
-            if of_lane.is_empty() {
-                continue;
-            }
+        // In the order in which they came, also over both lanes.
+        for group in jobs.chunk_by_mut(|one, next| one.lane == next.lane) {
             match self.shared.refusal() {
-                Some(reason) => refuse(&mut of_lane, &reason),
-                None => self.commit(lane, &mut of_lane),
+                Some(reason) => refuse(group, &reason),
+                None => self.commit(group),
             }
         }
         for job in jobs {
@@ -172,7 +169,11 @@ impl Writer {
     }
 
     /// J1: write, fdatasync, publish; the caller acknowledges.
-    fn commit(&mut self, lane: Lane, jobs: &mut [&mut Job]) {
+    fn commit(&mut self, jobs: &mut [Job]) {
+        let Some(lane) = jobs.first().map(|job| job.lane) else { return };
+        // No floor rises between the look at it and the publication of what was above it.
+        let shared = Arc::clone(&self.shared);
+        let _floors_stand = shared.floor_gate.read();
         let new = match self.compose(lane, jobs) {
             Ok(new) => new,
             Err(error) => {
@@ -210,7 +211,7 @@ impl Writer {
 
     /// Fills the group with what is new and marks what is not. A duplicate of a record in the same group is
     /// answered with the group, when the first one is durable (J5).
-    fn compose(&mut self, lane: Lane, jobs: &mut [&mut Job]) -> Result<Vec<(Space, Derived)>, PartError> {
+    fn compose(&mut self, lane: Lane, jobs: &mut [Job]) -> Result<Vec<(Space, Derived)>, PartError> {
         let shared = Arc::clone(&self.shared);
         let group = &mut self.lane(lane).group;
         group.clear();
@@ -220,7 +221,7 @@ impl Writer {
         let first_seq = shared.next_seq.load(Ordering::Relaxed);
         let question = shared.next_question();
         for job in jobs {
-            let Job { entries, outcomes, .. } = &mut **job;
+            let Job { entries, outcomes, .. } = job;
             for NewEntry { slot, space, derived, body } in entries.iter() {
                 let position = derived.position;
                 if shared.floor_ns(*space).is_some_and(|floor_ns| position.time_ns < floor_ns) {
@@ -278,7 +279,11 @@ impl Writer {
         self.count_bytes();
         // When everything of it is retired, nothing else remembers how far the numbers had come.
         let next_seq = self.shared.next_seq.load(Ordering::Relaxed);
-        if let Err(error) = self.shared.meta.update(|meta| meta.next_seq = meta.next_seq.max(next_seq)) {
+        let noted = self.shared.meta.update(|meta| {
+            meta.next_seq = meta.next_seq.max(next_seq);
+            meta.raise_min_number(lane, number);
+        });
+        if let Err(error) = noted {
             tracing::warn!(%error, "the store's meta file could not be written");
         }
         let behind = self.shared.waiting_parts().len() > Self::MAX_WAITING_PARTS;
@@ -400,7 +405,7 @@ impl Writer {
 }
 
 /// The parts that may hold one of these records.
-fn candidates(shared: &Shared, jobs: &[&mut Job]) -> Vec<Arc<Part>> {
+fn candidates(shared: &Shared, jobs: &[Job]) -> Vec<Arc<Part>> {
     let times = || jobs.iter().flat_map(|job| &job.entries).map(|entry| entry.derived.position.time_ns);
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return Vec::new() };
     let view = shared.view();
@@ -417,9 +422,9 @@ fn candidates(shared: &Shared, jobs: &[&mut Job]) -> Vec<Arc<Part>> {
 
 /// Nothing of these batches is known to be durable: neither the new records, nor those that waited for the
 /// same records of this group.
-fn refuse(jobs: &mut [&mut Job], reason: &str) {
+fn refuse(jobs: &mut [Job], reason: &str) {
     for job in jobs {
-        let Job { entries, outcomes, .. } = &mut **job;
+        let Job { entries, outcomes, .. } = job;
         for entry in entries.iter() {
             outcomes[entry.slot] = Outcome::Unavailable(reason.to_owned());
         }
