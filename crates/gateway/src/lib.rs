@@ -197,9 +197,11 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
         }
         mail_stop.cancel();
         let timely = timeout_at(deadline, &mut archiving).await.is_ok();
-        archiving.abort();
+        if !timely {
+            archiving.abort();
+            let _ = (&mut archiving).await;
+        }
         // Now nobody sends any more: what is left goes into the spool.
-        let _ = (&mut archiving).await;
         spooling.end().await;
         let left = node.mail.waiting();
         if left.unconfirmed > 0 {
