@@ -121,3 +121,58 @@ impl Adoption {
         heard
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use poste_journal::FaultyDisk;
+    use poste_wire::{Envelope, Topic};
+
+    fn options(disk: Arc<dyn poste_journal::Disk>, dir: PathBuf, metrics: &Metrics) -> SpoolOptions {
+        SpoolOptions {
+            disk,
+            dir,
+            max_bytes: 1 << 20,
+            writer_id: "c0ffee".to_owned(),
+            clock: Clock::system(),
+            ready: Readiness::new().add("spool"),
+            metrics: metrics.spool.clone(),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_spool_that_somebody_has_is_left_alone_and_one_that_cannot_be_drained_is_given_back() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = spool::directory(data.path());
+        let metrics = Metrics::new(&poste_service::metrics::Metrics::new().scope("gateway"));
+        let own = Spool::open(options(Arc::new(FaultyDisk::new(1)), "/own".into(), &metrics)).unwrap();
+        let (store, ready) = (KnownStore::default(), Readiness::new().add("queue"));
+        let (outbox, spooling) = Outbox::start(own, 1 << 20, store.clone(), ready, metrics.clone()).unwrap();
+        // A port that was just free: nobody listens there.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let adoption = Adoption {
+            directories: vec![data.path().to_owned()],
+            archive: Target::lazy(&format!("http://127.0.0.1:{port}")).unwrap(),
+            outbox,
+            store,
+            max_bytes: 1 << 20,
+            clock: Clock::system(),
+            metrics: metrics.clone(),
+        };
+        let stop = CancellationToken::new();
+        assert!(!adoption.adopt(&dir, false, &stop).await);
+        assert!(!dir.exists(), "nothing is made where there is nothing");
+
+        let (spool, mut writer) = Spool::open(options(Arc::new(RealDisk), dir.clone(), &metrics)).unwrap();
+        let envelope = Envelope::new(100, 50, Topic([1; 4]), b"data", 1);
+        writer.write([(envelope.rlp(), envelope.sent())].into_iter()).unwrap();
+        assert!(!adoption.adopt(&dir, false, &stop).await, "its gateway runs");
+        assert_eq!(spool.size().envelopes, 1);
+        writer.close();
+        assert!(!adoption.adopt(&dir, false, &stop).await, "the archive is away");
+        let (spool, writer) = Spool::open(options(Arc::new(RealDisk), dir, &metrics)).unwrap();
+        assert_eq!(spool.size().envelopes, 1);
+        writer.close();
+        spooling.end().await;
+    }
+}

@@ -14,7 +14,7 @@ use super::{Fault, Spool};
 /// What a frame takes in its file besides its payload, and a new segment besides its frames: about.
 const FRAME_BYTES: u64 = 12;
 const SEGMENT_BYTES: u64 = 64;
-/// What a disk must take before it counts as mended.
+/// What a disk must take at least before it counts as mended; as much as it refused last, if that was more.
 const PROBE_BYTES: usize = 64 * 1024;
 
 /// The one who writes into a spool.
@@ -128,7 +128,7 @@ impl SpoolWriter {
             // Counted when it is drained, frame by frame.
             self.spool.index.lock().damaged(damage.segment);
         }
-        self.journal.probe(PROBE_BYTES)
+        self.journal.probe(self.group.file_bytes().max(PROBE_BYTES))
     }
 
     /// Gives the directory back.

@@ -10,6 +10,7 @@ mod envelopes;
 mod node;
 mod panics;
 mod peer;
+mod proxy;
 mod raw;
 mod stack;
 mod witness;

@@ -2,6 +2,7 @@
 //! alone, so that nothing of our session hides what is on the wire.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use poste_codec::SecretKey;
@@ -296,6 +297,27 @@ impl Peer {
 
     /// Asks for everything, page after page.
     pub(crate) async fn fetch(&mut self, request: &MailRequest) -> Vec<Envelope> {
+        match self.try_fetch(request).await {
+            Ok(all) => all,
+            Err(error) => panic!("the mailserver says: {error}"),
+        }
+    }
+
+    /// The same, from the beginning, as often as the mailserver says that something is still to come.
+    pub(crate) async fn fetch_in_time(&mut self, request: &MailRequest) -> Vec<Envelope> {
+        let asking = async {
+            loop {
+                match self.try_fetch(request).await {
+                    Ok(all) => return all,
+                    Err(error) => assert!(error.ends_with("ask again later"), "{error}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon("history to be complete", asking).await
+    }
+
+    async fn try_fetch(&mut self, request: &MailRequest) -> Result<Vec<Envelope>, String> {
         let mut all = Vec::new();
         let mut request = request.clone();
         loop {
@@ -306,11 +328,11 @@ impl Peer {
                 Completion::Done { last_hash, cursor, .. } => {
                     assert_eq!(last_hash, last);
                     if cursor.is_none() {
-                        return all;
+                        return Ok(all);
                     }
                     request = request.with_cursor(cursor);
                 }
-                Completion::Failed { error, .. } => panic!("the mailserver says: {error}"),
+                Completion::Failed { error, .. } => return Err(error),
             }
         }
     }

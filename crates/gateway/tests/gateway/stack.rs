@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use crate::panics;
+use crate::proxy::Proxy;
 
 /// What the clock says at first, unix seconds.
 pub(crate) const NOW: u32 = 1_600_000_000;
@@ -48,7 +49,8 @@ pub(crate) struct Stack {
     time: Clock,
     archive: Option<RunningService>,
     archive_address: SocketAddr,
-    gateway: RunningService,
+    gateway: Option<RunningService>,
+    config: GatewayConfig,
     context: Context,
     directory: TempDir,
 }
@@ -78,24 +80,87 @@ impl Stack {
         };
         change(&mut config);
         let context = context(&time);
-        let gateway = poste_gateway::start(config, context.clone()).await.unwrap();
+        let gateway = Some(poste_gateway::start(config.clone(), context.clone()).await.unwrap());
         let archive = Some(archive);
-        Self { clock, time, archive, archive_address, gateway, context, directory }
+        Self { clock, time, archive, archive_address, gateway, config, context, directory }
+    }
+
+    /// With its archive behind a proxy, which can cut it off while it goes on for others.
+    pub(crate) async fn behind_a_proxy() -> (Self, Proxy) {
+        let mut proxy = None;
+        let stack = Self::with(|config| {
+            let archive = config.archive.strip_prefix("http://").unwrap().parse().unwrap();
+            let made = Proxy::start(archive);
+            config.archive = format!("http://{}", made.address);
+            proxy = Some(made);
+        })
+        .await;
+        stack.reaches_archive(true).await;
+        (stack, proxy.unwrap())
+    }
+
+    /// Another gateway on the same archive, with these settings changed. It has to be ended first.
+    pub(crate) async fn sibling(&self, change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        let directory = TempDir::new().unwrap();
+        let mut config = GatewayConfig {
+            archive: format!("http://{}", self.archive_address),
+            data: directory.path().join("gateway"),
+            ..self.config.clone()
+        };
+        change(&mut config);
+        let context = context(&self.time);
+        let gateway = Some(poste_gateway::start(config.clone(), context.clone()).await.unwrap());
+        let (clock, time, archive_address) = (self.clock.clone(), self.time.clone(), self.archive_address);
+        let sibling =
+            Self { clock, time, archive: None, archive_address, gateway, config, context, directory };
+        sibling.reaches_archive(true).await;
+        sibling
+    }
+
+    /// Stops the gateway; its directory stays.
+    pub(crate) async fn halt_gateway(&mut self) {
+        self.gateway.take().unwrap().stop(2 * DEADLINE).await.unwrap();
+    }
+
+    /// Starts it again, on its directory.
+    pub(crate) async fn start_gateway(&mut self) {
+        self.context = context(&self.time);
+        let started = poste_gateway::start(self.config.clone(), self.context.clone()).await;
+        self.gateway = Some(started.unwrap());
+    }
+
+    /// The gateway's directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.config.data.clone()
+    }
+
+    /// The files of the spool that hold envelopes.
+    pub(crate) fn spool_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.data().join("spool")).unwrap().map(|entry| entry.unwrap());
+        let holds = |entry: &std::fs::DirEntry| {
+            entry.file_name().to_string_lossy().starts_with("segment-")
+                && entry.metadata().unwrap().len() > 64
+        };
+        entries.filter(holds).map(|entry| entry.path()).collect()
+    }
+
+    fn gateway(&self) -> &RunningService {
+        self.gateway.as_ref().expect("the gateway runs")
     }
 
     /// Where peers connect.
     pub(crate) fn enode(&self) -> Enode {
-        self.gateway.addresses().enode.as_ref().unwrap().parse().unwrap()
+        self.gateway().addresses().enode.as_ref().unwrap().parse().unwrap()
     }
 
     /// The gateway's gRPC.
     pub(crate) fn grpc(&self) -> Target {
-        Target::lazy(&format!("http://{}", self.gateway.addresses().grpc.unwrap())).unwrap()
+        Target::lazy(&format!("http://{}", self.gateway().addresses().grpc.unwrap())).unwrap()
     }
 
     /// The gateway's administration.
     pub(crate) fn admin(&self) -> Target {
-        Target::lazy(&format!("http://{}", self.gateway.addresses().admin.unwrap())).unwrap()
+        Target::lazy(&format!("http://{}", self.gateway().addresses().admin.unwrap())).unwrap()
     }
 
     /// The archive's gRPC.
@@ -109,10 +174,39 @@ impl Stack {
         soon("NodeInfo", admin.node_info(NodeInfoRequest {})).await.unwrap().into_inner()
     }
 
+    /// Waits until the gateway has seen that the archive is away, or back.
+    pub(crate) async fn reaches_archive(&self, expected: bool) {
+        let looking = async {
+            while self.node_info().await.archive_reachable != expected {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon("the gateway to notice the archive", looking).await;
+    }
+
+    /// Waits until the archive has everything that was accepted.
+    pub(crate) async fn drained(&self) {
+        let looking = async {
+            while self.node_info().await.pending_envelopes > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon("the spool to be drained", looking).await;
+    }
+
     /// Why the gateway's queue for the archive takes nothing, if so.
     pub(crate) fn queue_fault(&self) -> Option<String> {
+        self.fault("gateway.archive_queue")
+    }
+
+    /// Why the gateway's spool takes nothing, if so.
+    pub(crate) fn spool_fault(&self) -> Option<String> {
+        self.fault("gateway.spool")
+    }
+
+    fn fault(&self, name: &str) -> Option<String> {
         let report = self.context.readiness.report();
-        let check = report.checks.iter().find(|check| check.name == "gateway.archive_queue").unwrap();
+        let check = report.checks.iter().find(|check| check.name == name).unwrap();
         assert_eq!(check.ready, check.reason.is_none());
         check.reason.clone()
     }
@@ -166,14 +260,16 @@ impl Stack {
     /// Stops the gateway only.
     pub(crate) async fn stop_gateway(self) -> (Duration, Option<RunningService>, TempDir) {
         let began = std::time::Instant::now();
-        self.gateway.stop(2 * DEADLINE).await.unwrap();
+        self.gateway.expect("the gateway runs").stop(2 * DEADLINE).await.unwrap();
         (began.elapsed(), self.archive, self.directory)
     }
 
     /// Stops everything; nothing may have panicked.
-    pub(crate) async fn end(self) {
-        let (_, archive, _directory) = self.stop_gateway().await;
-        if let Some(archive) = archive {
+    pub(crate) async fn end(mut self) {
+        if self.gateway.is_some() {
+            self.halt_gateway().await;
+        }
+        if let Some(archive) = self.archive.take() {
             archive.stop(DEADLINE).await.unwrap();
         }
         panics::assert_none();

@@ -12,22 +12,12 @@ use poste_wire::{Bloom, Dialect, Packet};
 use crate::envelopes::{TOPIC, envelope, everything, sealed};
 use crate::panics;
 use crate::peer::{Peer, in_order};
-use crate::stack::{Stack, eventually, soon};
+use crate::stack::{Stack, eventually};
 
 const UNAVAILABLE: &str = "archive is not available now, ask again later";
 
-/// Waits until the gateway has seen that the archive is away, or back.
-async fn reachable(stack: &Stack, expected: bool) {
-    let looking = async {
-        while stack.node_info().await.archive_reachable != expected {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    soon("the gateway to notice", looking).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn envelopes_wait_and_are_confirmed_after_its_return() {
+async fn envelopes_are_confirmed_from_the_spool_and_archived_after_its_return() {
     let mut stack = Stack::start().await;
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
     let wants = Options { bloom: Some(Bloom::of_topics([TOPIC])), ..Options::default() };
@@ -35,12 +25,11 @@ async fn envelopes_wait_and_are_confirmed_after_its_return() {
     let before = envelope(TOPIC, 100);
     peer.post_confirmed(std::slice::from_ref(&before)).await;
     stack.stop_archive().await;
-    reachable(&stack, false).await;
+    stack.reaches_archive(false).await;
 
     let posted: Vec<_> = (0..50).map(|_| envelope(TOPIC, 1000)).collect();
-    let mut batches = Vec::new();
     for batch in posted.chunks(10) {
-        batches.push(peer.post(batch).await);
+        peer.post_confirmed(batch).await;
     }
     // Relayed all the same, and what waits is known.
     assert_eq!(watcher.relayed_until(&posted[49]).await.len(), 50);
@@ -48,9 +37,10 @@ async fn envelopes_wait_and_are_confirmed_after_its_return() {
     let bytes: usize = posted.iter().map(|envelope| envelope.rlp().len()).sum();
     assert_eq!((info.pending_envelopes, info.pending_bytes), (50, bytes as u64));
     assert!(!info.archive_reachable);
-    assert_eq!(stack.queue_fault(), None, "there is room");
+    assert_eq!((stack.queue_fault(), stack.spool_fault()), (None, None), "there is room");
+    assert_eq!((stack.metric("spooled_envelopes", ""), stack.metric("spool_envelopes", "")), (50, 50));
 
-    // Requests end with the error form; nothing has been confirmed.
+    // Requests end with the error form.
     for request in [everything(), everything().with_topics(vec![TOPIC])] {
         assert_eq!(peer.refusal(MailRequestPacket::Sealed(sealed(&request))).await, UNAVAILABLE);
     }
@@ -58,27 +48,31 @@ async fn envelopes_wait_and_are_confirmed_after_its_return() {
     peer.assert_nothing_else();
 
     stack.start_archive().await;
-    for batch in batches {
-        assert_eq!(peer.confirmation(batch).await, []);
-    }
+    stack.drained().await;
     assert!(stack.node_info().await.archive_reachable);
     let all = [&[before], &posted[..]].concat();
-    assert_eq!(peer.fetch(&everything()).await, in_order(&all));
-    assert_eq!(stack.node_info().await.pending_envelopes, 0);
+    assert_eq!(peer.fetch_in_time(&everything()).await, in_order(&all));
+    assert_eq!((stack.metric("drained_envelopes", ""), stack.metric("spool_lost_envelopes", "")), (50, 0));
+    eventually("the spool's files to go", || stack.spool_files().is_empty()).await;
     stack.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn above_the_bound_they_are_refused_by_name_and_the_gateway_is_not_ready() {
-    let mut stack = Stack::with(|config| config.archive_queue_bytes = ByteSize(12_000)).await;
+    let mut stack = Stack::with(|config| config.spool_size = ByteSize(12_000)).await;
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
     let mut whisperer = Peer::quiet(&stack, Dialect::Shh6).await;
-    assert_eq!(stack.queue_fault(), None);
+    stack.reaches_archive(true).await;
+    assert_eq!(stack.spool_fault(), None);
     stack.stop_archive().await;
-    reachable(&stack, false).await;
+    stack.reaches_archive(false).await;
 
-    let waiting: Vec<_> = (0..9).map(|_| envelope(TOPIC, 1000)).collect();
-    let first = peer.post(&waiting).await;
+    let spooled: Vec<_> = (0..9).map(|_| envelope(TOPIC, 1000)).collect();
+    peer.post_confirmed(&spooled).await;
+    // This one does not fit: it waits.
+    let waiting = vec![envelope(TOPIC, 5000)];
+    let batch = peer.post(&waiting).await;
+    stack.counted("spool_full_state", "", 1).await;
     let too_much: Vec<_> = (0..5).map(|_| envelope(TOPIC, 1000)).collect();
     // At once: what is refused need not wait for the archive, whoever posts it.
     for (poster, code) in [(&mut peer, 22), (&mut whisperer, 38)] {
@@ -90,17 +84,19 @@ async fn above_the_bound_they_are_refused_by_name_and_the_gateway_is_not_ready()
             assert_eq!(fault.description, "archive is away and the queue for it is full: send again later");
         }
     }
-    assert!(stack.queue_fault().is_some_and(|reason| reason.contains("is the archive up")));
+    assert!(stack.spool_fault().is_some_and(|reason| reason.contains("is the archive up")));
     assert_eq!(stack.metric("refused_envelopes", "reason=\"archive_full\""), 10);
-    assert_eq!(stack.node_info().await.pending_envelopes, 9);
+    assert_eq!(stack.node_info().await.pending_envelopes, 10);
+    assert!(stack.metric("spool_bytes", "") <= 12_000);
     peer.assert_nothing_else();
 
     stack.start_archive().await;
-    assert_eq!(peer.confirmation(first).await, []);
-    assert_eq!(stack.queue_fault(), None);
+    assert_eq!(peer.confirmation(batch).await, []);
+    eventually("the spool to have room", || stack.spool_fault().is_none()).await;
+    assert_eq!(stack.metric("spool_full_state", ""), 0);
     // Sent again, as the text says.
     peer.post_confirmed(&too_much).await;
-    assert_eq!(peer.fetch(&everything()).await, in_order(&[waiting, too_much].concat()));
+    assert_eq!(peer.fetch_in_time(&everything()).await, in_order(&[spooled, waiting, too_much].concat()));
     stack.end().await;
 }
 
@@ -125,7 +121,8 @@ async fn it_may_come_and_go_while_peers_post() {
     for batch in batches {
         assert_eq!(peer.confirmation(batch).await, []);
     }
-    assert_eq!(peer.fetch(&everything()).await, in_order(&posted));
+    stack.drained().await;
+    assert_eq!(peer.fetch_in_time(&everything()).await, in_order(&posted));
     stack.end().await;
 }
 
@@ -143,25 +140,27 @@ async fn another_store_in_its_place_is_neither_written_to_nor_believed() {
     })
     .await;
     let second = envelope(TOPIC, 100);
-    let batch = peer.post(std::slice::from_ref(&second)).await;
+    peer.post_confirmed(std::slice::from_ref(&second)).await;
+    assert_eq!(stack.metric("drained_envelopes", ""), 0, "the spool keeps it");
     assert_eq!(peer.refusal(MailRequestPacket::Sealed(sealed(&everything()))).await, UNAVAILABLE);
     peer.assert_nothing_else();
 
     stack.stop_archive().await;
     stack.start_archive().await;
-    assert_eq!(peer.confirmation(batch).await, []);
+    stack.drained().await;
     assert_eq!(stack.queue_fault(), None);
-    assert_eq!(peer.fetch(&everything()).await, in_order(&[first, second]));
+    assert_eq!(peer.fetch_in_time(&everything()).await, in_order(&[first, second]));
     stack.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_at_the_end_was_never_confirmed() {
-    let mut stack = Stack::start().await;
+async fn what_neither_takes_was_never_confirmed() {
+    let mut stack = Stack::with(|config| config.spool_size = ByteSize(500)).await;
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    stack.reaches_archive(true).await;
     stack.stop_archive().await;
-    reachable(&stack, false).await;
-    let batch = peer.post(&[envelope(TOPIC, 100)]).await;
+    stack.reaches_archive(false).await;
+    let batch = peer.post(&[envelope(TOPIC, 1000)]).await;
     stack.counted("received_envelopes", "", 1).await;
     let (took, archive, _directory) = stack.stop_gateway().await;
     // The drain of 5 s is given to the archive to come back.

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::envelopes::{TOPIC, envelope, envelope_at, everything, mined, weak};
-use crate::peer::{Appearance, Peer};
+use crate::peer::{Appearance, Peer, in_order};
 use crate::stack::{NOW, Stack};
 
 fn publisher(stack: &Stack) -> GatewayServiceClient<Channel> {
@@ -100,19 +100,26 @@ async fn what_cannot_be_published_is_an_invalid_argument() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_archive_is_away_publishing_promises_nothing() {
-    let mut stack = Stack::with(|config| config.archive_queue_bytes = ByteSize(5_000)).await;
+async fn while_the_archive_is_away_publishing_promises_what_the_spool_holds() {
+    let mut stack = Stack::with(|config| config.spool_size = ByteSize(5_000)).await;
+    stack.reaches_archive(true).await;
     stack.stop_archive().await;
+    stack.reaches_archive(false).await;
     let (one, large) = (envelope(TOPIC, 1000), envelope(TOPIC, 5_000));
-    let (away, full) = tokio::join!(publish(&stack, &one, None), publish(&stack, &large, None));
-    assert_eq!(full.unwrap_err().code(), Code::ResourceExhausted);
-    assert_eq!(away.unwrap_err().code(), Code::Unavailable);
+    assert!(!publish(&stack, &one, None).await.unwrap().duplicate);
+    // This one fits neither, and the next is not even taken.
+    let status = publish(&stack, &large, None).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(
+        publish(&stack, &envelope(TOPIC, 10), None).await.unwrap_err().code(),
+        Code::ResourceExhausted
+    );
     // It waits, though, and asking again after the return is a promise.
     stack.start_archive().await;
-    let response = publish(&stack, &one, None).await.unwrap();
+    let response = publish(&stack, &large, None).await.unwrap();
     assert!(response.duplicate);
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
-    assert_eq!(peer.fetch(&everything()).await, [one]);
+    assert_eq!(peer.fetch_in_time(&everything()).await, in_order(&[one, large]));
     stack.end().await;
 }
 

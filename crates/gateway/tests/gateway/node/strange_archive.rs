@@ -15,15 +15,16 @@ use poste_rpc::archive::v1::{
     TailResponse, append_request, append_response,
 };
 use poste_rpc::server::{Running, Server};
-use poste_wire::mail::MailRequestPacket;
+use poste_wire::mail::{MailRequest, MailRequestPacket};
+use poste_wire::packet::Completion;
 use poste_wire::{Dialect, Envelope};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::envelopes::{TOPIC, envelope, everything, sealed};
+use crate::envelopes::{TOPIC, envelope, envelope_at, everything, sealed};
 use crate::peer::Peer;
-use crate::stack::Stack;
+use crate::stack::{NOW, Stack, eventually};
 
 const UNAVAILABLE: &str = "archive is not available now, ask again later";
 
@@ -54,6 +55,14 @@ struct Script {
     pages: VecDeque<Result<QueryResponse, Status>>,
     /// How many records have come, those sent again included.
     received: usize,
+    /// What the gateway has said that it holds back, and `goodbye`.
+    said: Vec<Said>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    HeldBack(Option<i64>),
+    Goodbye,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -70,11 +79,19 @@ fn ack(batch_id: u64, outcomes: impl IntoIterator<Item = AppendOutcome>) -> Appe
 }
 
 impl Strange {
-    /// What follows a request on the stream; none ends it.
-    fn react(&self, request: AppendRequest) -> Option<Result<AppendResponse, Status>> {
+    /// What follows a request on the stream, if anything; none ends it.
+    fn react(&self, request: AppendRequest) -> Option<Option<Result<AppendResponse, Status>>> {
         let batch = match request.kind? {
-            append_request::Kind::Open(_) => return Some(Ok(opened())),
+            append_request::Kind::Open(_) => return Some(Some(Ok(opened()))),
             append_request::Kind::Batch(batch) => batch,
+            append_request::Kind::HeldBack(held_back) => {
+                self.0.lock().unwrap().said.push(Said::HeldBack(held_back.oldest_ns));
+                return Some(None);
+            }
+            append_request::Kind::Goodbye(_) => {
+                self.0.lock().unwrap().said.push(Said::Goodbye);
+                return Some(None);
+            }
         };
         let mut script = self.0.lock().unwrap();
         let count = batch.records.len();
@@ -82,15 +99,15 @@ impl Strange {
         let Some(reaction) = script.reactions.pop_front() else {
             let stored = |outcomes: &mut VecDeque<_>| outcomes.pop_front().unwrap_or(AppendOutcome::Stored);
             let outcomes: Vec<_> = (0..count).map(|_| stored(&mut script.outcomes)).collect();
-            return Some(Ok(ack(batch.batch_id, outcomes)));
+            return Some(Some(Ok(ack(batch.batch_id, outcomes))));
         };
-        Some(Ok(match reaction {
+        Some(Some(Ok(match reaction {
             Reaction::End => return None,
-            Reaction::Fail => return Some(Err(Status::internal("script"))),
+            Reaction::Fail => return Some(Some(Err(Status::internal("script")))),
             Reaction::AnotherBatch => ack(batch.batch_id + 100, vec![AppendOutcome::Stored; count]),
             Reaction::TooShort => ack(batch.batch_id, vec![AppendOutcome::Stored; count - 1]),
             Reaction::OpenedAgain => opened(),
-        }))
+        })))
     }
 }
 
@@ -106,7 +123,7 @@ impl ArchiveService for Strange {
         let archive = self.clone();
         let answers = request.into_inner().map(move |request| archive.react(request.ok()?));
         let until_the_end = answers.take_while(|answer| std::future::ready(answer.is_some()));
-        Ok(Response::new(Box::pin(until_the_end.filter_map(std::future::ready))))
+        Ok(Response::new(Box::pin(until_the_end.filter_map(|answer| std::future::ready(answer.flatten())))))
     }
 
     async fn query(&self, _: Request<QueryRequest>) -> Result<Response<QueryResponse>, Status> {
@@ -139,6 +156,7 @@ async fn start(script: Script) -> (Stack, Strange, Running) {
         .unwrap();
     let address = server.local_address();
     let stack = Stack::with(|config| config.archive = format!("http://{address}")).await;
+    stack.reaches_archive(true).await;
     (stack, archive, server)
 }
 
@@ -173,10 +191,12 @@ async fn what_is_not_answered_properly_is_sent_again_until_it_is() {
         let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
         let batch: Vec<_> = (0..3).map(|_| envelope(TOPIC, 10)).collect();
         peer.post_confirmed(&batch).await;
+        stack.drained().await;
         let received = archive.0.lock().unwrap().received;
         assert!(received > batch.len(), "{scripted}: {received}");
         let info = stack.node_info().await;
         assert_eq!((info.pending_envelopes, info.pending_bytes), (0, 0), "{scripted}");
+        assert_eq!(stack.metric("spool_lost_envelopes", ""), 0, "{scripted}");
         stack.end().await;
     }
 }
@@ -191,7 +211,7 @@ async fn a_page_with_a_hole_is_no_page() {
     let of = |bodies: &[&[u8]]| QueryResponse {
         records: bodies.iter().map(|body| record(body)).collect(),
         store_id: Bytes::from_static(b"a store"),
-        next: None,
+        ..QueryResponse::default()
     };
     let leading = |time_ns: i64, id: &[u8]| QueryResponse {
         next: Some(Position { time_ns, id: Bytes::copy_from_slice(id) }),
@@ -227,5 +247,93 @@ async fn a_page_with_a_hole_is_no_page() {
     assert_eq!(stack.metric("mail_requests", "outcome=\"archive_unavailable\""), 11);
     assert_eq!(stack.metric("mail_requests", "outcome=\"archive_refused\""), 1);
     assert_eq!(peer.page(&everything()).await.0, []);
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_hears_what_is_held_back_and_a_goodbye() {
+    // It cannot take the second envelope at first, nor when it comes from the spool; then it has no quota for a while.
+    use AppendOutcome::{Stored, Unavailable};
+    let outcomes = [Stored, Unavailable, Unavailable, Stored].into();
+    let (stack, archive, _server) = start(Script { outcomes, ..Script::default() }).await;
+    let said = || archive.0.lock().unwrap().said.clone();
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    peer.post_confirmed(&[envelope(TOPIC, 10)]).await;
+    eventually("the first report", || !said().is_empty()).await;
+    assert_eq!(said(), [Said::HeldBack(None)]);
+    peer.post_confirmed(&[envelope(TOPIC, 10)]).await;
+    stack.drained().await;
+    let held_back = Said::HeldBack(Some(i64::from(NOW) * 1_000_000_000));
+    eventually("the last report", || said().last() == Some(&Said::HeldBack(None))).await;
+    assert!(said().contains(&held_back), "{:?}", said());
+    assert_eq!(stack.metric("drained_envelopes", ""), 1);
+    stack.end().await;
+    assert_eq!(said().last(), Some(&Said::Goodbye));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_refuses_of_the_spool_is_said_to_be_lost_and_what_has_no_quota_stays() {
+    use AppendOutcome::{OverQuota, Refused, Stored, Unavailable};
+    let outcomes = [Unavailable, Unavailable, Unavailable, Stored, Refused, OverQuota].into();
+    let (stack, archive, _server) = start(Script { outcomes, ..Script::default() }).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let batch: Vec<_> = (0..3).map(|_| envelope(TOPIC, 10)).collect();
+    peer.post_confirmed(&batch).await;
+    stack.counted("spool_lost_envelopes", "", 1).await;
+    stack.counted_down("spool_envelopes", 1).await;
+    assert_eq!(stack.metric("drained_envelopes", ""), 1);
+    // New ones go to the archive meanwhile.
+    peer.post_confirmed(&[envelope(TOPIC, 10)]).await;
+    assert_eq!(stack.metric("spooled_envelopes", ""), 3);
+    stack.end().await;
+    assert!(!archive.0.lock().unwrap().said.contains(&Said::Goodbye), "one is still held back");
+}
+
+/// The envelope as a record of its time.
+fn placed(envelope: &Envelope) -> Record {
+    let time_ns = i64::from(envelope.sent()) * 1_000_000_000;
+    let id = Bytes::copy_from_slice(envelope.hash().as_bytes());
+    Record { position: Some(Position { time_ns, id }), ..record(envelope.rlp()) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_past_what_is_complete_is_delivered_and_fails() {
+    let envelopes: Vec<_> = (0..4).map(|second| envelope_at(NOW - 10 + second, 50, TOPIC, 100)).collect();
+    let until = |second: u32| Some(i64::from(NOW - 10 + second) * 1_000_000_000);
+    let page = |range: std::ops::Range<usize>, complete_until_ns: Option<i64>| {
+        let records: Vec<_> = envelopes[range.clone()].iter().map(placed).collect();
+        let next = if range.end < 4 { records.last().unwrap().position.clone() } else { None };
+        let store_id = Bytes::from_static(b"a store");
+        Ok(QueryResponse { records, next, store_id, complete_until_ns, ..QueryResponse::default() })
+    };
+    let request = MailRequest { limit: 2, ..everything() };
+    let cases = [
+        // The pages of the archive, whether the client's page is complete.
+        (vec![page(0..2, None)], true, "nothing is held back"),
+        (vec![page(0..2, until(2))], true, "it ends below"),
+        (vec![page(0..2, until(1))], false, "a record of its last second may be missing"),
+        (vec![page(0..1, until(3)), page(1..2, until(3))], true, "two pages of the archive, both below"),
+        (vec![page(0..1, until(0)), page(1..2, until(3))], false, "the first was incomplete"),
+        (vec![page(2..4, until(100))], false, "the last page reaches to the end of what was asked"),
+        (vec![page(2..4, None)], true, "the last page"),
+    ];
+    let pages = cases.iter().flat_map(|(pages, _, _)| pages.clone()).collect();
+    let (stack, _archive, _server) = start(Script { pages, ..Script::default() }).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    for (_, complete, case) in &cases {
+        let (delivered, completion) = peer.page(&request).await;
+        assert_eq!(delivered.len(), 2, "{case}");
+        match completion {
+            Completion::Done { .. } => assert!(complete, "{case}"),
+            Completion::Failed { error, .. } => {
+                assert_eq!(
+                    (*complete, &error[..]),
+                    (false, "history is not complete yet, ask again later"),
+                    "{case}"
+                );
+            }
+        }
+    }
+    assert_eq!(stack.metric("mail_requests", "outcome=\"incomplete\""), 3);
     stack.end().await;
 }
