@@ -385,16 +385,19 @@ impl fmt::Debug for LocalStore {
 
 impl Shared {
     fn tail(&self, query: &TailQuery) -> Result<TailPage, StoreError> {
-        self.ask(|view| {
-            let tail = TailQuestion::of(query, *self.head.borrow(), self.floor_ns(query.space));
+        self.ask(|| {
+            // The head before the parts: a record up to it is in one of them.
+            let head = *self.head.borrow();
+            let (view, is_whole) = self.whole_view();
+            let tail = TailQuestion::of(query, head, self.floor_ns(query.space));
             if tail.topics.as_ref().is_some_and(|topics| topics.is_empty()) {
                 return Ok(Some(TailPage { records: Vec::new(), scanned: tail.until }));
             }
             // While a segment is not indexed, what it holds cannot be passed over.
-            if self.indexing().is_some() {
+            if !is_whole {
                 return Ok(Some(TailPage { records: Vec::new(), scanned: query.after }));
             }
-            let (mut found, mut scanned) = tail::select(view, &tail, query.max_records)?;
+            let (mut found, mut scanned) = tail::select(&view, &tail, query.max_records)?;
             let head = frame::head_bytes(query.space);
             let mut bytes = 0_usize;
             let fits = |found: &Found| {
@@ -420,7 +423,8 @@ impl Shared {
         ids: &[Hash],
         with_bodies: bool,
     ) -> Result<Vec<Option<Record>>, StoreError> {
-        self.ask(|view| {
+        self.ask(|| {
+            let (view, is_whole) = self.whole_view();
             let floor_ns = self.floor_ns(space).unwrap_or(i64::MIN);
             let mut found: Vec<Option<Found>> = Vec::with_capacity(ids.len());
             for id in ids {
@@ -430,6 +434,11 @@ impl Shared {
                         one = Some(Found { part: Arc::clone(part), candidate });
                         break;
                     }
+                }
+                if one.is_none() && !is_whole {
+                    let reason = "an index is being made anew, so nobody can tell yet what is not stored";
+                    let (path, reason) = (self.dir.clone(), reason.to_owned());
+                    return Err(StoreError::Unreadable { path, reason }.into());
                 }
                 found.push(one.filter(|found| found.candidate.position.time_ns >= floor_ns));
             }

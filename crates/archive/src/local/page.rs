@@ -22,13 +22,16 @@ const FEW_PARTS: usize = 4;
 impl Shared {
     /// One page of history.
     pub(super) fn page(&self, query: &Query) -> Result<Page, StoreError> {
-        self.ask(|view| {
-            // Read before anything is looked for: what arrives meanwhile cannot make the claim too large.
+        self.ask(|| {
+            // The claim before the parts, so that nothing that arrives meanwhile is missing below it; the floor after
+            // them, so that nothing that was removed is missing above it.
             let complete_until_ns = self.complete_until_ns();
+            let (view, is_whole) = self.whole_view();
+            let complete_until_ns = if is_whole { complete_until_ns } else { Some(i64::MIN) };
             let floor_ns = self.floor_ns(query.space);
             let mut page = Page { complete_until_ns, floor_ns, ..Page::default() };
             let Some(question) = Question::of(query, floor_ns) else { return Ok(Some(page)) };
-            let selection = self.select(view, question, query)?;
+            let selection = self.select(&view, question, query)?;
             match self.read(query.space, &selection.found)? {
                 Ok(records) => page.records = records,
                 Err(_) => return Ok(None),

@@ -25,9 +25,13 @@ impl Shared {
         floor_ns: i64,
     ) -> Result<Retired, StoreError> {
         if self.floor_ns(space).is_none_or(|floor| floor < floor_ns) {
-            self.ask(|view| {
+            self.ask(|| {
                 let _nothing_is_stored = self.floor_gate.write();
-                let retired_seq = self.last_seq_below(view, space, floor_ns)?;
+                let (view, is_whole) = self.whole_view();
+                let retired_seq = match is_whole {
+                    true => self.last_seq_below(&view, space, floor_ns)?,
+                    false => *self.head.borrow(),
+                };
                 // Who reads in order of arrival must learn of the loss, also after a restart.
                 self.meta.update(|meta| {
                     let floor = meta.floors.entry(space).or_insert(floor_ns);

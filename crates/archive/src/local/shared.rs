@@ -157,6 +157,13 @@ impl Shared {
         Arc::clone(&self.view.read())
     }
 
+    /// The parts, and whether none is missing because its index is being made anew.
+    pub(super) fn whole_view(&self) -> (Arc<View>, bool) {
+        // A part is noted as missing before it is hidden, and until it is back.
+        let unindexed = self.unindexed.lock();
+        (self.view(), unindexed.segments.is_empty())
+    }
+
     pub(super) fn change_view(&self, change: impl FnOnce(&View) -> View) {
         let mut view = self.view.write();
         *view = Arc::new(change(&view));
@@ -194,11 +201,10 @@ impl Shared {
     /// goes on without it: whoever asks is told by `complete_until`.
     pub(super) fn ask<T>(
         &self,
-        mut question: impl FnMut(&View) -> Result<Option<T>, AskError>,
+        mut question: impl FnMut() -> Result<Option<T>, AskError>,
     ) -> Result<T, StoreError> {
         for _ in 0..MAX_ATTEMPTS {
-            let view = self.view();
-            match question(&view) {
+            match question() {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => {}
                 Err(AskError::Part(error)) => {
@@ -312,11 +318,8 @@ impl Shared {
         *floor = (*floor).max(floor_ns);
     }
 
-    /// What an answer can claim, read before the answer is looked for.
+    /// What an answer can claim of the writers, read before the parts that are asked.
     pub(super) fn complete_until_ns(&self) -> Option<i64> {
-        if self.indexing().is_some() {
-            return Some(i64::MIN);
-        }
         self.writers.lock().complete_until_ns()
     }
 

@@ -8,9 +8,13 @@ use bytes::Bytes;
 use poste_wire::{Bloom, Envelope, Hash, Topic};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::time::timeout;
 
 use super::model::{Model, fitting};
-use super::{Hooks, START, first_seed, follow, one_page, seconds, walk};
+use super::{
+    Hooks, PATIENCE, START, complete_page, first_seed, follow, look_up, mended, one_page, ready, seconds,
+    walk,
+};
 use crate::record::{Position, Record, Refusal, Space};
 use crate::store::{
     ArchiveStore, Direction, Filter, Lane, NewRecord, Outcome, Query, TailQuery, Verification,
@@ -90,11 +94,11 @@ impl Run {
                 92..95 => self.retire(&store).await,
                 95 => self.would_retire(&store).await,
                 96 => self.verify(&store).await,
-                _ if hooks.reopens => {
-                    store = hooks.reopened(store, &alive, &mut self.random).await;
+                _ => {
+                    let reopened = hooks.reopened_as_is(store, &alive, &mut self.random).await;
+                    (store, self.model.is_disturbed) = reopened;
                     self.compare_reopened(&store).await;
                 }
-                _ => {}
             }
         }
         store.close().await.unwrap();
@@ -102,6 +106,9 @@ impl Run {
     }
 
     async fn append(&mut self, store: &dyn ArchiveStore) {
+        if self.model.is_disturbed {
+            self.meet_damage(store).await;
+        }
         let mut known: HashSet<Hash> = self.model.by_position.keys().map(|position| position.id).collect();
         let mut handed_over = Vec::new();
         for _ in 0..self.random.random_range(1..4) {
@@ -123,8 +130,8 @@ impl Run {
                 assert!(expected.is(outcome), "{outcome:?} instead of {expected:?}");
             }
             let stored: Vec<&Envelope> = expected.iter().filter_map(Expected::stored).collect();
-            let ids = stored.iter().map(|envelope| envelope.hash()).collect();
-            let found = store.lookup(Space::Waku1, ids, true).await.unwrap();
+            let ids: Vec<Hash> = stored.iter().map(|envelope| envelope.hash()).collect();
+            let found = look_up(store, &ids, true).await;
             assert_eq!(found.len(), stored.len());
             for (envelope, found) in stored.into_iter().zip(found) {
                 let record = found.expect("J1: an acknowledged record is found");
@@ -135,6 +142,26 @@ impl Run {
             }
         }
         assert_eq!(*store.head().borrow(), self.model.head);
+    }
+
+    /// Hands over what is known already until none of it meets an index that has to be made anew.
+    async fn meet_damage(&mut self, store: &dyn ArchiveStore) {
+        let known = self.model.by_position.values().map(|record| record.body.clone());
+        let batch: Vec<NewRecord> = known.map(|body| NewRecord { space: Space::Waku1, body }).collect();
+        let ask = async {
+            loop {
+                let outcomes = store.append(batch.clone(), Lane::Live).await.unwrap().await;
+                if outcomes.iter().all(|outcome| *outcome == Outcome::Duplicate) {
+                    return;
+                }
+                let refused = |outcome: &Outcome| matches!(outcome, Outcome::Unavailable(_));
+                assert!(outcomes.iter().all(refused), "one index is of all the group");
+                ready(store).await;
+            }
+        };
+        timeout(PATIENCE, ask).await.expect("it takes records before long");
+        mended(store).await;
+        self.model.is_disturbed = false;
     }
 
     /// A body for a batch: mostly new, now and then one that is known, or no record at all.
@@ -177,7 +204,7 @@ impl Run {
 
     async fn page(&mut self, store: &dyn ArchiveStore) {
         let query = self.query();
-        assert_eq!(store.page(query.clone()).await.unwrap(), self.model.page(&query), "{query:?}");
+        assert_eq!(complete_page(store, &query).await, self.model.page(&query), "{query:?}");
     }
 
     async fn walk(&mut self, store: &dyn ArchiveStore) {
@@ -223,7 +250,7 @@ impl Run {
         }
         let with_bodies: bool = random.random();
         let expected: Vec<Option<Record>> = ids.iter().map(|id| model.lookup(*id, with_bodies)).collect();
-        assert_eq!(store.lookup(Space::Waku1, ids, with_bodies).await.unwrap(), expected);
+        assert_eq!(look_up(store, &ids, with_bodies).await, expected);
     }
 
     async fn retire(&mut self, store: &dyn ArchiveStore) {
@@ -231,7 +258,7 @@ impl Run {
         self.model.retire(floor_ns);
         let retired = store.retire(Space::Waku1, floor_ns).await.unwrap();
         assert_eq!(retired.floor_ns, self.model.floor_ns);
-        assert_eq!(store.page(one_page()).await.unwrap(), self.model.page(&one_page()), "{floor_ns}");
+        assert_eq!(complete_page(store, &one_page()).await, self.model.page(&one_page()), "{floor_ns}");
         self.model.check_retired_seq(store);
         self.lookup(store).await;
     }
@@ -242,7 +269,7 @@ impl Run {
         assert_eq!(would.floor_ns, self.model.floor_ns.max(Some(floor_ns)));
         assert!(would.records <= self.model.by_arrival.len() as u64, "{would:?}");
         assert_eq!(
-            store.page(one_page()).await.unwrap(),
+            complete_page(store, &one_page()).await,
             self.model.page(&one_page()),
             "nothing has changed"
         );
@@ -265,6 +292,10 @@ impl Run {
     }
 
     async fn verify(&mut self, store: &dyn ArchiveStore) {
+        if self.model.is_disturbed {
+            mended(store).await;
+            self.model.is_disturbed = false;
+        }
         let found = store.verify(Arc::new(|_| true)).await.unwrap();
         let counts = self.model.by_position.len() as u64..=self.model.by_arrival.len() as u64;
         assert!(counts.contains(&found.records), "{found:?} of {counts:?}");
@@ -283,7 +314,7 @@ impl Run {
         self.model.head = head;
         self.model.writers.all_left();
         self.model.writers.check(store).await;
-        assert_eq!(store.page(one_page()).await.unwrap(), self.model.page(&one_page()));
+        assert_eq!(complete_page(store, &one_page()).await, self.model.page(&one_page()));
         self.model.check_stats(store).await;
         self.model.check_retired_seq(store);
     }

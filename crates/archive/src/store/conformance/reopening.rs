@@ -9,7 +9,8 @@ use rand::rngs::StdRng;
 use super::retention::lenient;
 use super::walks::{Walk, filters, record, topic};
 use super::{
-    Hooks, START, append, append_to, everything, fill, follow, one_page, seconds, seeded, tail_after,
+    Hooks, START, append, append_to, complete_page, everything, fill, follow, look_up, mended, one_page,
+    seconds, seeded, tail_after,
 };
 use crate::record::{Record, Refusal, Space};
 use crate::store::{
@@ -36,8 +37,9 @@ where
         assert!(before.arrived.len() > 100);
         store.close().await.unwrap();
         (hooks.disturb)(&alive, &mut random);
-        store = hooks.reopened(store, &alive, &mut random).await;
+        (store, _) = hooks.reopened_as_is(store, &alive, &mut random).await;
         before.check(&Answers::of(&store).await);
+        mended(&store).await;
         let duplicates = append(
             &store,
             vec![NewRecord {
@@ -66,7 +68,7 @@ impl Answers {
         for direction in [Direction::Ascending, Direction::Descending] {
             for filter in filters() {
                 let query = Query { filter, direction, ..one_page() };
-                pages.push(store.page(query).await.unwrap());
+                pages.push(complete_page(store, &query).await);
             }
         }
         let arrived = follow(store, tail_after(0)).await;
@@ -77,7 +79,7 @@ impl Answers {
             pages,
             arrived,
             arrived_of_topic,
-            looked_up: store.lookup(Space::Waku1, ids, true).await.unwrap(),
+            looked_up: look_up(store, &ids, true).await,
             head: *store.head().borrow(),
             retired_seq: store.retired_seq(),
             spaces: store.stats().await.unwrap().spaces,
