@@ -122,7 +122,7 @@ impl Merge {
             Some(head) => overlap.oldest < head.candidate.position,
         }) {
             self.quarantined += overlap.part.quarantined().len() as u64;
-            let mut cursor = Cursor::open(&overlap.part, &self.question, self.count)?;
+            let mut cursor = Cursor::open(&overlap, &self.question, self.count)?;
             if let Some(candidate) = cursor.next()? {
                 let descending = self.question.descending;
                 self.heads.push(Head { candidate, part: overlap.part, cursor, descending });
@@ -146,11 +146,14 @@ enum Cursor {
 }
 
 impl Cursor {
-    fn open(part: &Arc<Part>, question: &Arc<Question>, count: usize) -> Result<Self, PartError> {
+    fn open(overlap: &Overlap, question: &Arc<Question>, count: usize) -> Result<Self, PartError> {
+        let Overlap { part, oldest, newest } = overlap;
         match part.as_ref() {
             Part::Open(open) => {
+                // What has come since may lie before what the page has given already.
+                let bounds = question.bounds.within(*oldest, *newest);
                 // One more than the page takes tells whether there is a next one.
-                let taken = open.index.read().select(question, count.saturating_add(1));
+                let taken = open.index.read().select(question, bounds, count.saturating_add(1));
                 Ok(Self::Taken(taken.into_iter()))
             }
             Part::Sealed(_) => {

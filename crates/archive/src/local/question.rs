@@ -112,6 +112,17 @@ impl Bounds {
         *position < self.low || (*position == self.low && !self.low_included)
     }
 
+    /// Nothing outside of these two either.
+    pub(super) fn within(mut self, oldest: Position, newest: Position) -> Self {
+        if oldest > self.low {
+            (self.low, self.low_included) = (oldest, true);
+        }
+        if newest < self.high {
+            (self.high, self.high_included) = (newest, true);
+        }
+        self
+    }
+
     pub(super) fn above(&self, position: &Position) -> bool {
         *position > self.high || (*position == self.high && !self.high_included)
     }

@@ -14,9 +14,7 @@ use poste_wire::Topic;
 
 use super::index::{Entry, Index, SpaceIndex};
 use super::order::Walk;
-#[cfg(test)]
-use super::question::Bounds;
-use super::question::{Candidate, Question, TailQuestion, Wanted};
+use super::question::{Bounds, Candidate, Question, TailQuestion, Wanted};
 
 /// How many records of a walk by time are skipped for what the merge of one topic costs to begin with.
 const STEPS_PER_SEEK: usize = 20;
@@ -24,10 +22,10 @@ const STEPS_PER_SEEK: usize = 20;
 const TAIL_STEPS: usize = 50_000;
 
 impl Index {
-    /// The first `count` records that are wanted, in order.
-    pub(super) fn select(&self, question: &Question, count: usize) -> Vec<Candidate> {
+    /// The first `count` records that are wanted, in order, within these bounds.
+    pub(super) fn select(&self, question: &Question, bounds: Bounds, count: usize) -> Vec<Candidate> {
         let Some(space) = self.space(question.space) else { return Vec::new() };
-        let Question { bounds, descending, .. } = *question;
+        let descending = question.descending;
         let walk = |order| Walk::new(order, &space.records, bounds, descending);
         let Some(wanted) = space.wanted(&question.wanted) else {
             return space.take(walk(&space.by_position), count);
@@ -259,7 +257,11 @@ mod tests {
             let expected: Vec<i64> =
                 if descending { (39_990..40_000).rev().collect() } else { (35_000..35_010).collect() };
             assert_eq!(times(skipping), expected);
-            assert_eq!(times(index.select(&question, 10)), expected, "descending: {descending}");
+            assert_eq!(
+                times(index.select(&question, question.bounds, 10)),
+                expected,
+                "descending: {descending}"
+            );
         }
     }
 
