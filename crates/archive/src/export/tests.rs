@@ -275,8 +275,15 @@ proptest! {
             Encoder::begin(&header(), &mut file).unwrap();
         }
         file.extend(&bytes);
-        let (_, decoder, outcome) = read(&file, 13);
-        prop_assert!(decoder.sound_bytes() <= file.len() as u64);
+        let (pieces, decoder, outcome) = read(&file, 13);
+        let sound = decoder.sound_bytes() as usize;
+        prop_assert!(sound <= file.len());
         prop_assert!(outcome.is_err());
+        prop_assert_eq!(&pieces, &read(&file, usize::MAX).0);
+        if decoder.header().is_some() {
+            let mut ended = file[..sound].to_vec();
+            Encoder::resume(decoder.place()).end(&mut ended);
+            prop_assert!(read(&ended, usize::MAX).2.is_ok());
+        }
     }
 }
