@@ -1,6 +1,8 @@
 //! What an archive answers, compared with what it acknowledged.
 
-use std::collections::HashSet;
+#![expect(clippy::print_stdout, reason = "what is missing is told before a test ends by it")]
+
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use anyhow::{Context, Result, ensure};
@@ -70,6 +72,17 @@ pub async fn audit(client: &mut Client, ledger: &Ledger) -> Result<Tally> {
     tally.found =
         standing.iter().filter(|number| seen.contains(number) && by_id.contains(number)).count() as u64;
     tally.lost = standing.len() as u64 - tally.found;
+    if tally.lost > 0 {
+        let missing = |found: &HashSet<u64>| -> BTreeSet<u64> {
+            standing.iter().copied().filter(|number| !found.contains(number)).collect()
+        };
+        let range = |numbers: &BTreeSet<u64>| match (numbers.first(), numbers.last()) {
+            (Some(first), Some(last)) => format!("{} of {first}..={last}", numbers.len()),
+            _ => "none".to_owned(),
+        };
+        let (walk, look_up) = (missing(&seen), missing(&by_id));
+        println!("missing in the walk: {}; by their ids: {}", range(&walk), range(&look_up));
+    }
     Ok(tally)
 }
 

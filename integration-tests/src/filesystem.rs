@@ -1,7 +1,8 @@
 //! A file system of its own on a loop device: it can be full, and its power can be cut. Needs root.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -11,10 +12,14 @@ use tempfile::TempDir;
 const NEED_LOOP: &str = "this test makes file systems on loop devices: it needs root, mount, mkfs.ext4 and \
                          python3; POSTE_SKIP=loop does without these tests";
 
-/// `ioctl(directory, EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH)`: from this instant on nothing reaches the device any
-/// more, not even the file system's own journal. Python, because an ioctl of one's own is unsafe in Rust.
+/// Waits for a line, then `ioctl(directory, EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH)`: from this instant on nothing
+/// reaches the device any more, not even the file system's own journal. Python, because an ioctl of one's own is unsafe in
+/// Rust.
 const CUT: &str = "import fcntl, os, struct, sys
-fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
+directory = os.open(sys.argv[1], os.O_RDONLY)
+print(flush=True)
+sys.stdin.readline()
+fcntl.ioctl(directory, 0x8004587D, struct.pack('I', 2))";
 
 /// ext4 in a file, mounted. It is unmounted and removed when dropped.
 #[derive(Debug)]
@@ -63,8 +68,21 @@ impl FileSystem {
     }
 
     /// Cuts its power at one instant: what was not synced is lost, and every use fails until it is mounted again.
-    pub fn cut(&self) -> Result<()> {
-        cut(&self.path())
+    ///
+    /// `just_before` is called right before that. What was told to be durable until then must be; later a machine without
+    /// power could tell nothing. This one goes on, and a sync that is under way in this instant may succeed without having
+    /// written anything: it finds its transaction gone from the journal and takes it for committed.
+    pub fn cut(&self, just_before: impl FnOnce()) -> Result<()> {
+        let mut python = Command::new("python3");
+        python.args(["-c", CUT]).arg(self.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut python = python.spawn().context(NEED_LOOP)?;
+        let mut ready = [0];
+        python.stdout.take().context("a pipe")?.read_exact(&mut ready).context("python3 has ended")?;
+        just_before();
+        python.stdin.take().context("a pipe")?.write_all(b"\n")?;
+        let status = python.wait()?;
+        ensure!(status.success(), "the power was not cut: {status}");
+        Ok(())
     }
 
     fn image(&self) -> PathBuf {
@@ -79,10 +97,6 @@ impl Drop for FileSystem {
             let _ = run(Command::new("umount").arg("--lazy").arg(self.path()));
         }
     }
-}
-
-fn cut(path: &Path) -> Result<()> {
-    run(Command::new("python3").args(["-c", CUT]).arg(path))
 }
 
 fn run(command: &mut Command) -> Result<()> {

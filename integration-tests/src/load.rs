@@ -55,6 +55,8 @@ struct Book {
     stored_twice: u64,
     /// What an archive said when it could not take records.
     reason: String,
+    /// Acknowledgements are not heard.
+    closed: bool,
 }
 
 impl Ledger {
@@ -103,6 +105,17 @@ impl Ledger {
         self.book().sent.get(id).copied()
     }
 
+    /// Hears no more acknowledgements, from before this returns until [`Ledger::open`]: what they are for counts as not
+    /// acknowledged, and is sent again.
+    pub fn close(&self) {
+        self.book().closed = true;
+    }
+
+    /// Hears acknowledgements again.
+    pub fn open(&self) {
+        self.book().closed = false;
+    }
+
     /// How many acknowledged records the archive stored once more.
     pub fn stored_twice(&self) -> u64 {
         self.book().stored_twice
@@ -135,6 +148,10 @@ impl Ledger {
     fn settle(&self, numbers: &[u64], outcomes: &[Outcome]) -> Result<bool> {
         ensure!(numbers.len() == outcomes.len(), "{} results for {}", outcomes.len(), numbers.len());
         let mut book = self.book();
+        if book.closed {
+            book.again.extend(numbers);
+            return Ok(false);
+        }
         let mut refused = 0;
         for (number, (outcome, reason)) in numbers.iter().zip(outcomes) {
             match outcome {

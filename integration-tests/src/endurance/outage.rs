@@ -26,6 +26,9 @@ use crate::process::Process;
 use crate::stack::{poste, start};
 
 const PEERS: u8 = 4;
+/// Bytes of data of what they post, and of what soon fills a spool.
+const SMALL: usize = 304;
+const LARGE: usize = 3000;
 /// Envelopes that a peer posts at a time, and its rest after they are confirmed.
 const AT_A_TIME: usize = 20;
 const REST: Duration = Duration::from_millis(100);
@@ -34,7 +37,7 @@ const CONFIRMATION: Duration = Duration::from_secs(10);
 /// How long it may take until everything that was held back is in the archive.
 const CATCH_UP: Duration = Duration::from_secs(120);
 /// A spool that is soon full.
-const SMALL_SPOOL: [&str; 2] = ["--gateway-spool-size", "1MiB"];
+const SMALL_SPOOL: [&str; 2] = ["--gateway-spool-size", "4MiB"];
 
 /// Takes the archive away for that time, then kills a gateway with a full spool: once it comes back, once it is forgotten.
 pub async fn outage(seed: u64, away: Duration) -> Result<Tally> {
@@ -47,7 +50,7 @@ pub async fn outage(seed: u64, away: Duration) -> Result<Tally> {
     gateway.start(&[])?;
     let book = Arc::new(Book::default());
 
-    let peers = Peers::start(&gateway.enode()?, &book)?;
+    let peers = Peers::start(&gateway.enode()?, &book, SMALL)?;
     book.grow_by(500).await?;
     archive.kill()?;
     let confirmed_before = book.count();
@@ -90,7 +93,7 @@ pub async fn outage(seed: u64, away: Duration) -> Result<Tally> {
 /// Fills the gateway's spool while the archive is away, and kills the gateway. Returns the creation time of the oldest
 /// envelope that only the spool can have, nanoseconds.
 async fn strand(archive: &mut Archive, gateway: &mut Gateway, book: &Arc<Book>) -> Result<i64> {
-    let peers = Peers::start(&gateway.enode()?, book)?;
+    let peers = Peers::start(&gateway.enode()?, book, LARGE)?;
     book.grow_by(100).await?;
     archive.kill()?;
     let (oldest, before) = (i64::from(unix_seconds()?) * 1_000_000_000, book.count());
@@ -321,7 +324,7 @@ struct Peers {
 }
 
 impl Peers {
-    fn start(enode: &Enode, book: &Arc<Book>) -> Result<Self> {
+    fn start(enode: &Enode, book: &Arc<Book>, size: usize) -> Result<Self> {
         let stop = CancellationToken::new();
         let mut peers = JoinSet::new();
         for peer in 0..PEERS {
@@ -329,7 +332,7 @@ impl Peers {
             let request = Post {
                 topic: Topic([0xee, 0, 0, peer]),
                 count: AT_A_TIME,
-                size: 304,
+                size,
                 ttl: 50,
                 patience: CONFIRMATION,
             };

@@ -33,9 +33,12 @@ pub async fn power_cut(seed: u64, cuts: u32) -> Result<Tally> {
         cut_under_load(&mut disk, &mut archive, &ledger, &mut random).await?;
         archive.start()?;
         let mut client = archive.client()?;
-        recovered(&mut client).await?;
+        let quarantined = recovered(&mut client).await?.quarantined;
         tally = audit(&mut client, &ledger).await?;
-        println!("{cut} of {cuts}: {} acknowledged before the cut: {tally}", tally.acknowledged - before);
+        let new = tally.acknowledged - before;
+        println!(
+            "{cut} of {cuts}: {new} acknowledged before the cut, {quarantined} places quarantined: {tally}"
+        );
         tally.ensure_whole()?;
     }
     archive.stop()?;
@@ -75,9 +78,10 @@ async fn cut_under_load(
     let load = Load::start(ledger, &archive.client()?, &eight_writers(random, 1..=60));
     ledger.grow_by(ACKNOWLEDGED + random.random_range(0..4 * ACKNOWLEDGED)).await?;
     sleep(Duration::from_micros(random.random_range(0..50_000))).await;
-    disk.cut()?;
+    disk.cut(|| ledger.close())?;
     archive.kill()?;
     load.lost().await?;
+    ledger.open();
     disk.unmount()?;
     disk.mount()
 }
