@@ -477,7 +477,7 @@ pub struct SpaceStats {
     pub records: u64,
     /// Sum of the bodies, bytes.
     pub bytes: u64,
-    /// How many distinct topics.
+    /// How many distinct topics. It may be too low for a while after a start that has to count them again.
     pub topics: u64,
     /// Creation time of the oldest record, nanoseconds.
     pub oldest_ns: Option<i64>,

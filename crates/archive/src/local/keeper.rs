@@ -26,6 +26,8 @@ pub(super) struct Keeper {
     catalogue: Catalogue,
     /// The segments that the catalogue knows.
     recorded: BTreeSet<SegmentId>,
+    /// The catalogue knows all topics that the store knows.
+    topics_recorded: bool,
     /// The newest imported record when it was looked last, and whether its segment has to be sealed.
     imported_seq: u64,
     imported_grew: bool,
@@ -37,10 +39,20 @@ impl Keeper {
         writer: SyncSender<Command>,
         calls: Receiver<()>,
         catalogue: Catalogue,
+        topics_recorded: bool,
     ) -> Self {
         let recorded = catalogue.segments().into_iter().flatten();
         let recorded = recorded.map(|(lane, number, _)| SegmentId { lane, number }).collect();
-        Self { shared, writer, calls, catalogue, recorded, imported_seq: 0, imported_grew: false }
+        Self {
+            shared,
+            writer,
+            calls,
+            catalogue,
+            recorded,
+            topics_recorded,
+            imported_seq: 0,
+            imported_grew: false,
+        }
     }
 
     /// Works until the store closes; then the catalogue is closed well.
@@ -62,7 +74,11 @@ impl Keeper {
         // What is not indexed yet is missing at the next start, and then made from its segment.
         self.index_sealed();
         self.record_segments();
-        self.catalogue.close(self.shared.store_id.0);
+        self.record_topics();
+        if self.topics_recorded {
+            // Without the topics of some segment it must not be believed (J9).
+            self.catalogue.close(self.shared.store_id.0);
+        }
     }
 
     /// Makes the files of segments that are sealed and still indexed in memory.
@@ -122,7 +138,7 @@ impl Keeper {
     /// The distinct topics of all segments, read from their index files where no catalogue told them.
     fn learn_topics(&mut self) {
         if self.shared.topics(|_| ()).is_some() {
-            return;
+            return self.record_topics();
         }
         let mut spaces: BTreeMap<Space, DistinctTopics> = BTreeMap::new();
         for part in self.shared.view().parts() {
@@ -137,11 +153,25 @@ impl Keeper {
                 return;
             }
         }
-        for (&space, topics) in &spaces {
-            self.catalogue.clear_topics(space);
-            self.catalogue.put_topics(space, topics.iter());
-        }
         self.shared.change_topics(|known| *known = Some(spaces));
+        self.topics_recorded = false;
+        self.record_topics();
+    }
+
+    /// Lets the catalogue know all topics, once they are known.
+    fn record_topics(&mut self) {
+        let catalogue = &self.catalogue;
+        let known = self.topics_recorded
+            || self
+                .shared
+                .topics(|spaces| {
+                    for (&space, topics) in spaces {
+                        catalogue.clear_topics(space);
+                        catalogue.put_topics(space, topics.iter());
+                    }
+                })
+                .is_some();
+        self.topics_recorded = known;
     }
 
     fn add_topics(&mut self, part: &Part) {
@@ -161,6 +191,7 @@ impl Keeper {
             tracing::warn!(%error, "the topics of a new index file cannot be read");
             // Without them the others are no superset: they are learnt again from the files.
             self.shared.change_topics(|known| *known = None);
+            self.topics_recorded = false;
         }
     }
 

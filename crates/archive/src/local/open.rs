@@ -61,7 +61,8 @@ pub(super) fn open(options: LocalOptions) -> Result<LocalStore, StoreError> {
     let head = parts.iter().filter_map(|part| last_seq(part)).max().unwrap_or(0);
     let lost = live.lost_records + imported.lost_records;
     let next_seq = meta.with(|meta| meta.next_seq).max(head + 1) + lost;
-    let topics = topics(&catalogue, believed && live.all_known && imported.all_known, &parts);
+    let (topics, topics_recorded) =
+        topics(&catalogue, believed && live.all_known && imported.all_known, &parts);
     let (nudge, calls) = sync_channel(1);
     let shared = Arc::new(Shared::new(Start {
         store_id,
@@ -88,7 +89,7 @@ pub(super) fn open(options: LocalOptions) -> Result<LocalStore, StoreError> {
     ];
     let writer = Writer::new(Arc::clone(&shared), receiver, lanes);
     let writer = spawn("archive-writer", &options.dir, move || writer.run())?;
-    let keeper = Keeper::new(Arc::clone(&shared), commands.clone(), calls, catalogue);
+    let keeper = Keeper::new(Arc::clone(&shared), commands.clone(), calls, catalogue, topics_recorded);
     let keeper = spawn("archive-keeper", &options.dir, move || keeper.run())?;
     Ok(LocalStore {
         shared,
@@ -263,17 +264,18 @@ fn remove_orphans(disk: &dyn Disk, dir: &Path, journal: &Journal) {
     }
 }
 
-/// The distinct topics of the sealed segments. `None` when reading them would delay the first answer.
+/// The distinct topics of the sealed segments, and whether the catalogue has them all. `None` when reading them would
+/// delay the first answer.
 fn topics(
     catalogue: &Catalogue,
     believed: bool,
     parts: &[Arc<Part>],
-) -> Option<BTreeMap<Space, DistinctTopics>> {
+) -> (Option<BTreeMap<Space, DistinctTopics>>, bool) {
     if believed {
         let load = |space| Some((space, DistinctTopics::from_spans(catalogue.load_topics(space)?)));
         let loaded: Option<BTreeMap<_, _>> = [Space::Waku1].into_iter().map(load).collect();
         if loaded.is_some() {
-            return loaded;
+            return (loaded, true);
         }
     }
     let sealed = || {
@@ -284,13 +286,11 @@ fn topics(
     };
     let all: u64 = sealed().flat_map(|part| &part.summary.spaces).map(|space| u64::from(space.topics)).sum();
     if all > TOPICS_AT_START {
-        return None;
+        return (None, false);
     }
     let mut spaces = BTreeMap::new();
-    for part in sealed() {
-        keeper::add_part_topics(&mut spaces, part).ok()?;
-    }
-    Some(spaces)
+    let read = sealed().try_for_each(|part| keeper::add_part_topics(&mut spaces, part));
+    (read.is_ok().then_some(spaces), false)
 }
 
 fn lost_bytes(recovery: &Recovery) -> u64 {

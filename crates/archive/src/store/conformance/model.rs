@@ -1,13 +1,14 @@
 //! What an archive is, in the simplest words.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
 
 use poste_wire::{Hash, Topic};
 
-use super::ready;
+use super::PATIENCE;
 use super::writers::ModelWriters;
 use crate::record::{Position, Record};
-use crate::store::{ArchiveStore, Direction, Page, Query, SpaceStats, TailQuery, Writable};
+use crate::store::{ArchiveStore, Direction, Page, Query, SpaceStats, StoreStats, TailQuery, Writable};
 
 /// An ordered map of all that is answerable, and a list of all that ever was.
 #[derive(Default)]
@@ -85,10 +86,8 @@ impl Model {
 
     /// What is below the floor may still be counted; nothing else may be missing.
     pub(super) async fn check_stats(&self, store: &dyn ArchiveStore) {
-        if self.is_disturbed {
-            ready(store).await;
-        }
-        let stats = store.stats().await.unwrap();
+        let least = summary(self.by_position.values());
+        let stats = self.settled_stats(store, least.topics).await;
         assert_eq!(stats.writable, Some(Writable::Yes));
         assert_eq!((stats.quarantined, stats.quarantined_bytes, stats.indexing), (0, 0, None));
         assert_eq!(stats.seq, self.head);
@@ -97,7 +96,6 @@ impl Model {
             return;
         };
         assert_eq!(space.floor_ns, self.floor_ns);
-        let least = summary(self.by_position.values());
         let most = summary(self.by_arrival.iter());
         assert!((least.records..=most.records).contains(&space.records), "{least:?} {space:?} {most:?}");
         assert!((least.bytes..=most.bytes).contains(&space.bytes), "{least:?} {space:?} {most:?}");
@@ -106,6 +104,19 @@ impl Model {
             let times = most.oldest_ns.unwrap()..=oldest_ns;
             assert!(times.contains(&space.oldest_ns.unwrap()), "{least:?} {space:?} {most:?}");
             assert_eq!(space.newest_ns, Some(newest_ns));
+        }
+    }
+
+    /// A store that was opened again may have to make indexes anew, and to count topics.
+    async fn settled_stats(&self, store: &dyn ArchiveStore, topics: u64) -> StoreStats {
+        let begun = Instant::now();
+        loop {
+            let stats = store.stats().await.unwrap();
+            let counted = stats.spaces.iter().all(|space| space.topics >= topics);
+            if (stats.indexing.is_none() && counted) || begun.elapsed() > PATIENCE {
+                return stats;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
