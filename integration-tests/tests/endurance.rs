@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use poste_integration_tests::endurance::{disk, host, kill, pages, power_cut, seed};
+use poste_integration_tests::endurance::{disk, host, kill, outage, pages, power_cut, seed};
 use poste_integration_tests::requirement;
 
 /// Names the directory that [`an_archive_without_fdatasync`] serves.
@@ -12,8 +13,8 @@ const DIRECTORY: &str = "ENDURANCE_DIRECTORY";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_by_kill_9_or_by_damage_of_what_is_derived() -> Result<()> {
-    let tally = kill::kill(seed(None)?, 6).await?;
-    ensure!(tally.acknowledged >= 6000, "{tally}");
+    let tally = kill::kill(seed(None)?, 5).await?;
+    ensure!(tally.acknowledged >= 5000, "{tally}");
     tally.ensure_whole()
 }
 
@@ -65,6 +66,11 @@ async fn a_full_disk_is_refused_alarmed_and_recovered_from() -> Result<()> {
         return Ok(());
     }
     disk::full(seed(None)?, 2).await?.ensure_whole()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_confirmed_is_lost_while_an_archive_or_a_gateway_is_away() -> Result<()> {
+    Box::pin(outage::outage(seed(None)?, Duration::from_secs(3))).await?.ensure_whole()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use poste_client::{ConnectOptions, Fetch, Fetched, Post, connect, fetch, post};
 use poste_rlpx::Enode;
+use poste_rpc::archive::v1::{ListWritersRequest, Writer};
 use poste_waku::mail::Sealer;
 use poste_wire::{Hash, Topic, password_key};
 use serde_json::Value;
@@ -76,7 +77,7 @@ pub async fn outage(seed: u64, away: Duration) -> Result<Tally> {
         recovered(&mut client).await?;
         stands_still(&mut client, seed, oldest).await?;
         if forgotten {
-            forget(&archive, &gateway.id)?;
+            forget_who_is_away(&archive).await?;
             let until = complete_until(&mut client).await?;
             ensure!(until.is_none(), "forgotten, but waited for: complete until {until:?}");
         }
@@ -101,10 +102,12 @@ async fn strand(archive: &mut Archive, gateway: &mut Gateway, book: &Arc<Book>) 
     let refused_before = *refused.borrow_and_update();
     let full = refused.wait_for(|count| *count > refused_before);
     timeout(CATCH_UP, full).await.context("the spool does not fill up")??;
+    let reason = book.reason();
+    ensure!(reason.contains("full"), "refused for another reason: {reason}");
     readiness(gateway.ready()?, 503).await?;
     gateway.kill()?;
     peers.stop().await?;
-    println!("{} confirmed from the spool until it was full ({})", book.count() - before, book.reason());
+    println!("{} confirmed from the spool until it was full ({reason})", book.count() - before);
     Ok(oldest)
 }
 
@@ -125,19 +128,14 @@ async fn stands_still(client: &mut Client, seed: u64, oldest: i64) -> Result<()>
     Ok(())
 }
 
-fn forget(archive: &Archive, writer: &str) -> Result<()> {
-    let admin =
-        archive.ready()?.pointer("/admin/archive").and_then(Value::as_str).context("an admin listener")?;
+async fn forget_who_is_away(archive: &Archive) -> Result<()> {
+    let writers = archive.admin()?.list_writers(ListWritersRequest {}).await?.into_inner().writers;
+    let away: Vec<_> = writers.iter().filter(|writer| !writer.connected).collect();
+    let [Writer { writer_id, .. }] = away[..] else { bail!("not one writer is away: {writers:?}") };
+    let admin = archive.ready()?.pointer("/admin/archive").and_then(Value::as_str);
+    let admin = admin.context("an admin listener")?;
     let mut command = poste()?;
-    command.args([
-        "ctl",
-        "archive",
-        "writers",
-        "forget",
-        writer,
-        "--archive-admin",
-        &format!("http://{admin}"),
-    ]);
+    command.args(["ctl", "archive", "writers", "forget", writer_id, "--address", admin]);
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "poste ctl archive writers forget: {said}");
@@ -202,15 +200,13 @@ async fn mail(enode: &Enode, book: &Book) -> Result<(Fetched, BTreeSet<Hash>)> {
 struct Gateway {
     data: PathBuf,
     archive: String,
-    /// Its node id in hex, by which the archive knows it.
-    id: String,
     running: Option<(Process, Value)>,
 }
 
 impl Gateway {
     fn new(data: &Path, archive: &str) -> Self {
         let archive = format!("http://{archive}");
-        Self { data: data.to_owned(), archive, id: String::new(), running: None }
+        Self { data: data.to_owned(), archive, running: None }
     }
 
     fn start(&mut self, arguments: &[&str]) -> Result<()> {
@@ -218,7 +214,6 @@ impl Gateway {
         command.args(["serve", "gateway", "--ephemeral-ports", "--gateway-rlpx-listen", "127.0.0.1:0"]);
         command.args(["--gateway-archive", &self.archive, "--gateway-data"]).arg(&self.data).args(arguments);
         self.running = Some(start("poste serve gateway", &mut command)?);
-        self.id = self.enode()?.key.to_string();
         Ok(())
     }
 
