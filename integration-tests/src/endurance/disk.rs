@@ -118,8 +118,8 @@ fn trouble(disk: &FaultyDisk, random: &mut StdRng) -> String {
 /// Fills a real file system that many times with what an archive stores: it refuses, says so, and goes on by itself as
 /// soon as there is room again.
 pub async fn full(seed: u64, times: u32) -> Result<Tally> {
-    const DISK_BYTES: u64 = 64 << 20;
-    const BALLAST_BYTES: usize = 6 << 20;
+    const DISK_BYTES: u64 = 40 << 20;
+    const BALLAST_BYTES: usize = 4 << 20;
     let mut random = StdRng::seed_from_u64(seed);
     let mut disk = FileSystem::new(DISK_BYTES)?;
     let ballast = |number| disk.path().join(format!("ballast-{number}"));
