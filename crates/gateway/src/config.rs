@@ -49,9 +49,9 @@ pub struct GatewayConfig {
     pub spool_size: ByteSize,
     /// Data directories of gateways that will not come back, whose spools this one drains.
     pub adopt_spools: Vec<PathBuf>,
-    /// Bytes of envelopes above 64 KiB that one peer may add in a day; 0 is no limit.
+    /// Bytes of envelopes of 64 KiB or more that one peer may add in a day; 0 is no limit.
     pub peer_quota_large: ByteSize,
-    /// Bytes of envelopes from 4 KiB to 64 KiB that one peer may add in a day; 0 is no limit.
+    /// Bytes of envelopes from 4 KiB to below 64 KiB that one peer may add in a day; 0 is no limit.
     pub peer_quota_medium: ByteSize,
     /// Bytes of envelopes below 4 KiB that one peer may add in a day; 0 is no limit.
     pub peer_quota_small: ByteSize,
@@ -118,11 +118,11 @@ impl Section for GatewayConfig {
         ),
         Key::new(
             "peer_quota_large",
-            "bytes of envelopes above 64 KiB that one peer may add in a day (0: no limit)",
+            "bytes of envelopes of 64 KiB or more that one peer may add in a day (0: no limit)",
         ),
         Key::new(
             "peer_quota_medium",
-            "bytes of envelopes of 4 to 64 KiB that one peer may add in a day (0: no limit)",
+            "bytes of envelopes of 4 KiB to below 64 KiB that one peer may add in a day (0: no limit)",
         ),
         Key::new(
             "peer_quota_small",

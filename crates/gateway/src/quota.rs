@@ -10,7 +10,7 @@ use poste_service::config::ByteSize;
 
 /// The first sizes that are no longer small, and no longer medium, bytes.
 const MEDIUM_FROM: usize = 4 * 1024;
-const LARGE_FROM: usize = 64 * 1024 + 1;
+const LARGE_FROM: usize = 64 * 1024;
 const CLASSES: usize = 3;
 
 const HOUR: u64 = 3600;
@@ -138,7 +138,7 @@ mod tests {
         assert!(!add(&quotas, 1, 4096, NOW));
         assert!(add(&quotas, 1, 65_537, NOW) && add(&quotas, 1, 65_537, NOW) && add(&quotas, 1, 65_537, NOW));
         assert!(!add(&quotas, 1, 65_537, NOW));
-        assert!(!add(&quotas, 1, 65_536, NOW), "64 KiB are medium");
+        assert!(!add(&quotas, 1, 65_535, NOW), "below 64 KiB is medium");
         assert!(add(&quotas, 2, 4096, NOW), "another peer");
     }
 

@@ -1,10 +1,8 @@
 //! The index of a sealed segment: one immutable file that tells by position, by topic, by id and by order of
 //! arrival where each record's frame is. It is made from the segment alone, so a file that is missing or
-//! damaged is made anew. About 70 bytes a record on disk; in memory the footer, and on demand less than two
+//! damaged is made anew. About 70 bytes a record on disk; in memory the footer, and on demand some two
 //! bytes a record more that can be given back. Every block that is read is verified. [`format`] describes
 //! the bytes.
-
-#![cfg_attr(not(test), expect(dead_code, reason = "the store does not open sealed segments yet"))]
 
 mod blocks;
 mod cursor;

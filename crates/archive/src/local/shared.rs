@@ -48,6 +48,8 @@ pub(super) struct Shared {
     /// Bytes of the index files.
     index_bytes: AtomicU64,
     pub(super) writers: Mutex<Writers>,
+    /// Held by who changes them.
+    writers_change: Mutex<()>,
     pub(super) retentions: Mutex<Retentions>,
     pub(super) verifying: AtomicBool,
     /// Set when the store closes: long jobs end.
@@ -129,6 +131,7 @@ impl Shared {
             segment_bytes: AtomicU64::new(start.segment_bytes),
             index_bytes: AtomicU64::new(index_bytes(&start.parts)),
             writers: Mutex::new(writers),
+            writers_change: Mutex::new(()),
             retentions: Mutex::new(Retentions { overridden, ..Retentions::default() }),
             verifying: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -274,7 +277,7 @@ impl Shared {
     }
 
     pub(super) fn next_unindexed(&self) -> Option<SegmentId> {
-        // The newest first: that is what people ask for.
+        // Within a lane the newest first: that is what people ask for.
         self.unindexed.lock().segments.last().copied()
     }
 
@@ -328,14 +331,15 @@ impl Shared {
         &self,
         change: impl FnOnce(&mut Writers) -> Result<(T, bool), StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writers = self.writers.lock();
-        let mut changed = writers.clone();
+        // One change at a time; questions look at the writers while the disk is waited for.
+        let _changing = self.writers_change.lock();
+        let mut changed = self.writers.lock().clone();
         let (answer, is_durable) = change(&mut changed)?;
         if is_durable {
             let durable: Vec<_> = changed.durable().map(|(id, since_ns)| (id.clone(), since_ns)).collect();
             self.meta.update(|meta| meta.writers = durable.into_iter().collect())?;
         }
-        *writers = changed;
+        *self.writers.lock() = changed;
         Ok(answer)
     }
 

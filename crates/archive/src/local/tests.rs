@@ -256,6 +256,85 @@ async fn the_power_cut_test_sees_a_disk_that_skips_fsync() {
     assert!(missing > 0, "a disk that skips fsync must lose acknowledged records");
 }
 
+/// A store on `disk` at a time that the test moves, full of records of the hours before.
+async fn of_some_hours(disk: &FaultyDisk, now: Duration) -> (LocalStore, poste_service::clock::ManualClock) {
+    let (clock, hands) = Clock::manual(now);
+    let options = LocalOptions { segment_bytes: 8 * 1024, clock, ..on_disk(disk) };
+    let store = LocalStore::open(options).unwrap();
+    let first = now.as_secs() as u32 - 6 * 3600;
+    for n in 0..60_u32 {
+        let body = envelope(first + n * 360, Topic([1; 4]), &[n as u8; 900]);
+        assert_eq!(append(&store, vec![new_record(&body)]).await, [Outcome::Stored]);
+    }
+    (store, hands)
+}
+
+/// Waits until the keeper has brought the store to where `done` holds of its stats.
+async fn until(store: &LocalStore, done: impl Fn(&StoreStats) -> bool) -> StoreStats {
+    loop {
+        let stats = store.stats().await.unwrap();
+        if done(&stats) {
+            return stats;
+        }
+        let _ = store.shared.nudge.try_send(());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn floor_ns(stats: &StoreStats) -> Option<i64> {
+    stats.spaces.first().and_then(|space| space.floor_ns)
+}
+
+#[tokio::test]
+async fn j7_what_is_too_old_is_retired_by_itself_and_its_files_are_given_back() {
+    let now = Duration::from_secs(1_700_000_000);
+    let (store, hands) = of_some_hours(&FaultyDisk::new(1), now).await;
+    let before = store.stats().await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let retention = Retention { max_age: Some(4 * hour), ..Retention::default() };
+    store.set_retention(retention, false).await.unwrap();
+    let floor = |hours: u32| i64::try_from((now - hours * hour).as_nanos()).unwrap();
+    let stats =
+        until(&store, |stats| floor_ns(stats) == Some(floor(4)) && stats.segments < before.segments).await;
+    assert!(stats.file_bytes < before.file_bytes);
+    let left = walk(&store, everything()).await;
+    assert_eq!(left.len(), 40);
+    assert!(left.iter().all(|record| record.position.time_ns >= floor(4)));
+    assert!(store.retired_seq() >= 20);
+    hands.advance(2 * hour);
+    until(&store, |stats| floor_ns(stats) == Some(floor(2))).await;
+    assert_eq!(walk(&store, everything()).await.len(), 20);
+}
+
+#[tokio::test]
+async fn j7_a_store_that_is_too_large_retires_the_oldest_but_nothing_young() {
+    let now = Duration::from_secs(1_700_000_000);
+    let (store, hands) = of_some_hours(&FaultyDisk::new(2), now).await;
+    // Index files of small segments are large: once they are there the size stands still.
+    until(&store, |_| store.shared.waiting_parts().is_empty()).await;
+    let before = store.stats().await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let max_bytes = Some(before.file_bytes / 2);
+    store.set_retention(Retention { max_age: None, max_bytes, min_age: 4 * hour }, false).await.unwrap();
+    let full = |stats: &StoreStats| matches!(&stats.writable, Some(Writable::No(reason)) if reason.contains("max_size"));
+    let stats = until(&store, full).await;
+    assert!(stats.segments < before.segments, "what is old enough went");
+    let young = i64::try_from((now - 4 * hour).as_nanos()).unwrap();
+    assert!(floor_ns(&stats).is_some_and(|floor| floor <= young), "nobody's young history is flushed");
+    let left = walk(&store, everything()).await;
+    assert_eq!(left.iter().filter(|record| record.position.time_ns >= young).count(), 40);
+    let refused = append(&store, vec![record(7)]).await;
+    assert!(
+        matches!(&refused[0], Outcome::Unavailable(reason) if reason.contains("max_size")),
+        "{refused:?}"
+    );
+    // Time makes room, without a restart.
+    hands.advance(4 * hour);
+    until(&store, |stats| stats.writable == Some(Writable::Yes)).await;
+    let newer = new_record(&envelope(now.as_secs() as u32 + 4 * 3600, Topic([1; 4]), b"new"));
+    assert_eq!(append(&store, vec![newer]).await, [Outcome::Stored]);
+}
+
 #[tokio::test]
 async fn a_full_disk_is_refused_and_recovered_from_without_a_restart() {
     let disk = FaultyDisk::new(1);

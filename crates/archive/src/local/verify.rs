@@ -89,6 +89,7 @@ impl<'a> Run<'a> {
                     self.damaged(part, stretch(entry.at));
                 }
             }
+            self.result.bytes += bytes;
             if !self.advance(bytes) {
                 return Ok(false);
             }

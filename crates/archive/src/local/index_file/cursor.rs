@@ -78,11 +78,6 @@ impl<'a> EntryCursor<'a> {
         Self { reader: EntryReader::new(space, 1), rank: rank.min(space.len()) }
     }
 
-    /// The rank of what [`EntryCursor::next`] gives.
-    pub(in crate::local) fn rank(&self) -> u32 {
-        self.rank
-    }
-
     /// Goes to the first entry that is not before a position, and returns its rank.
     pub(in crate::local) fn seek(&mut self, position: &Position) -> Result<u32, IndexError> {
         let space = self.reader.space;
