@@ -23,6 +23,8 @@ const ACKNOWLEDGED: u64 = 1000;
 /// Every so many kills what is derived is damaged, and every so many the older half is retired.
 const SPOILED_EVERY: u32 = 3;
 const RETIRED_EVERY: u32 = 5;
+/// What a writer sends again is among the last of so many: those in flight, and some that were acknowledged.
+const SENT_AGAIN: u64 = 5000;
 
 /// Kills an archive that many times. Fails as soon as something is lost, doubled, or answered otherwise.
 pub async fn kill(seed: u64, kills: u32) -> Result<Tally> {
@@ -66,11 +68,13 @@ pub async fn kill(seed: u64, kills: u32) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Retires the older part of what was sent, while writers are at work. Only records that no writer still sends.
+/// Retires the older part of what was sent, while writers are at work; only what no writer will send again.
 async fn retire_older_part(archive: &Archive, ledger: &Ledger, random: &mut StdRng) -> Result<()> {
-    let part = ledger.given() * random.random_range(30..70) / 100;
-    let before_ns = i64::from(ledger.set.time(part)) * 1_000_000_000;
-    let request = PruneRequest { space: "waku1".to_owned(), before_ns, dry_run: false };
+    let part =
+        (ledger.given() * random.random_range(30..70) / 100).min(ledger.given().saturating_sub(SENT_AGAIN));
+    let seconds = i64::from(ledger.set.begin) + (part as f64 / ledger.set.per_second) as i64;
+    let request =
+        PruneRequest { space: "waku1".to_owned(), before_ns: seconds * 1_000_000_000, dry_run: false };
     archive.admin()?.prune(request).await?;
     Ok(())
 }
@@ -100,7 +104,7 @@ fn spoil(directory: &Path, random: &mut StdRng) -> Result<String> {
     let catalogue = random.random::<bool>();
     let mut files = Vec::new();
     derived_files(directory, catalogue, &mut files)?;
-    let kind = if catalogue { "of the catalogue" } else { "of index files" };
+    let kind = if catalogue { "files of the catalogue" } else { "index files" };
     files.shuffle(random);
     let some = random.random_range(1..=files.len().max(1)).min(files.len());
     let harm = *["deleted", "cut short", "overwritten with noise", "one byte changed"]
@@ -123,7 +127,7 @@ fn spoil(directory: &Path, random: &mut StdRng) -> Result<String> {
         }
         fs::write(file, bytes)?;
     }
-    Ok(format!("{some} files {kind} {harm}"))
+    Ok(format!("{some} {kind} {harm}"))
 }
 
 /// The files of the catalogue, or the index files.
