@@ -68,6 +68,9 @@ use read::Found;
 use shared::{Shared, lane_dir};
 use writer::{Command, Job, NewEntry};
 
+/// How long a reader in order of arrival waits at a time while an index is made anew.
+const INDEXING_PAUSE: Duration = Duration::from_millis(200);
+
 /// How a local store is opened.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
@@ -229,7 +232,7 @@ impl ArchiveStore for LocalStore {
         let count = outcomes.len();
         let (reply, outcome) = oneshot::channel();
         let job = Job { lane, entries, outcomes, reply, _room: room };
-        // There are never more jobs than permits, so this finds room.
+        // There are never more jobs than permits, and few other commands, so this finds room.
         let sent = match self.commands.lock().as_ref() {
             Some(commands) => commands.try_send(Command::Store(job)).is_ok(),
             None => false,
@@ -246,7 +249,13 @@ impl ArchiveStore for LocalStore {
     }
 
     async fn tail(&self, query: TailQuery) -> Result<TailPage, StoreError> {
-        self.blocking(move |shared| shared.tail(&query)).await
+        let after = query.after;
+        let page = self.blocking(move |shared| shared.tail(&query)).await?;
+        if page.scanned == after && self.shared.indexing().is_some() {
+            // Nothing can be told until an index is there: whoever asks again at once gains nothing.
+            tokio::time::sleep(INDEXING_PAUSE).await;
+        }
+        Ok(page)
     }
 
     fn head(&self) -> watch::Receiver<u64> {

@@ -413,7 +413,7 @@ pub struct Page {
     /// No record of this creation time or later was retired, nanoseconds since 1970; absent when none ever was.
     /// It holds for this page: what was retired while the page was made, and is not on it, is below.
     pub floor_ns: Option<i64>,
-    /// Damaged places in what was searched for this page: each may be a gap.
+    /// Damaged places of the store: each may be a gap, perhaps in what was asked for.
     pub quarantined: u64,
 }
 

@@ -6,6 +6,7 @@ mod sealed;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,6 +166,11 @@ impl Journal {
         file.forget_cached().map_err(JournalError::io("drop the cache of", &path))?;
         self.segment.written = durable;
         let found = scan(file.as_ref(), key, durable, |_, _| {});
+        if found.unreadable {
+            // What the disk refuses now it may give later: only what reads wrongly is damage.
+            let error = io::Error::other("a part of it cannot be read");
+            return Err(JournalError::io("verify", &path)(error));
+        }
         let quarantined: Vec<Damage> = found.damaged.iter().map(|range| damage(number, range)).collect();
         self.begin_segment(now_ms)?;
         self.poisoned = false;

@@ -92,7 +92,6 @@ impl Reader {
                             .map(|&at| self.payload(at, &bytes, (at.offset - first.offset) as usize)),
                     );
                 }
-                Err(error) if run == 1 => payloads.push(Err(error)),
                 Err(_) => payloads.extend(rest[..run].iter().map(|&at| self.read(at))),
             }
             rest = &rest[run..];

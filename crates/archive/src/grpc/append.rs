@@ -16,7 +16,7 @@ use super::{ArchiveGrpc, convert, stopping};
 use crate::metrics::{Guard, StoreMetrics, hold};
 use crate::quota::{Quotas, Reservation};
 use crate::record::Space;
-use crate::store::{ArchiveStore, Connection, Lane, NewRecord, Outcome, WriterId};
+use crate::store::{ArchiveStore, Connection, Lane, NewRecord, Outcome, StoreError, WriterId};
 
 const MAX_BATCH_RECORDS: usize = 4096;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -194,8 +194,13 @@ struct ConnectedWriter {
 
 impl ConnectedWriter {
     async fn new(store: Arc<dyn ArchiveStore>, id: WriterId, at_ns: i64) -> Result<Self, Status> {
-        let connection = store.writer_connected(&id, at_ns).await.map_err(|error| convert::status(&error))?;
-        Ok(Self { store, id, connection, goodbye: false, left: false })
+        // In a task of its own: should the caller vanish meanwhile, the writer is still known to have left.
+        let connect = tokio::spawn(async move {
+            let connection = store.writer_connected(&id, at_ns).await?;
+            Ok(Self { store, id, connection, goodbye: false, left: false })
+        });
+        let connected = connect.await.map_err(|_| stopping())?;
+        connected.map_err(|error: StoreError| convert::status(&error))
     }
 
     async fn report(&self, held_back_ns: Option<i64>) -> Result<(), Status> {
@@ -205,11 +210,12 @@ impl ConnectedWriter {
 
     /// The end of the stream, once everything is acknowledged. With a goodbye it is durable when this returns.
     async fn leave(&mut self) -> Result<(), Status> {
-        if std::mem::replace(&mut self.left, true) {
-            return Ok(());
+        if !self.left {
+            let left = self.store.writer_left(&self.id, self.connection, self.goodbye).await;
+            left.map_err(|error| convert::status(&error))?;
+            self.left = true;
         }
-        let left = self.store.writer_left(&self.id, self.connection, self.goodbye).await;
-        left.map_err(|error| convert::status(&error))
+        Ok(())
     }
 }
 

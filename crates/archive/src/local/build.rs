@@ -127,7 +127,12 @@ impl Shared {
     }
 
     /// Makes the index file of a sealed segment from the segment alone. `None` when the store is closing.
-    pub(super) fn index_segment(&self, id: SegmentId) -> Result<Option<SealedPart>, StoreError> {
+    /// What the disk refuses is an error, unless it is to be given up.
+    pub(super) fn index_segment(
+        &self,
+        id: SegmentId,
+        give_up_unreadable: bool,
+    ) -> Result<Option<SealedPart>, StoreError> {
         let mut entries: Vec<IndexEntry> = Vec::new();
         let mut done_bytes = 0;
         let mut derive = Derive::new(|placed: Placed| {
@@ -153,7 +158,7 @@ impl Shared {
         if let Some(reason) = newer {
             return Err(StoreError::Corrupt(format!("segment {} holds {reason}", id.number)));
         }
-        if report.unreadable {
+        if report.unreadable && !give_up_unreadable {
             // What the disk refuses now it may give later: no index is made that leaves it out for ever.
             let reason = "a part of it cannot be read".to_owned();
             return Err(StoreError::Unreadable { path: super::segment_path(&self.dir, id), reason });

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use crate::store::{Lane, StoreError};
 
 /// How often it looks around when nothing calls it.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// So often a disk may refuse a part of a segment before that part is given up and goes to quarantine: until then no
+/// records are taken.
+const PATIENT_TRIES: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -26,6 +30,8 @@ pub(super) struct Keeper {
     catalogue: Catalogue,
     /// The segments that the catalogue knows.
     recorded: BTreeSet<SegmentId>,
+    /// How often a segment could not be indexed.
+    failures: BTreeMap<SegmentId, u32>,
     /// The catalogue knows all topics that the store knows.
     topics_recorded: bool,
     /// The newest imported record when it was looked last, and whether its segment has to be sealed.
@@ -49,6 +55,7 @@ impl Keeper {
             calls,
             catalogue,
             recorded,
+            failures: BTreeMap::new(),
             topics_recorded,
             imported_seq: 0,
             imported_grew: false,
@@ -98,21 +105,25 @@ impl Keeper {
 
     /// Makes the files that are missing or damaged from their segments, the newest first.
     fn index_missing(&mut self) {
-        while let Some(id) = self.shared.next_unindexed() {
-            match self.shared.index_segment(id) {
+        for id in self.shared.unindexed_segments() {
+            let tries = self.failures.get(&id).copied().unwrap_or(0);
+            match self.shared.index_segment(id, tries >= PATIENT_TRIES) {
                 Ok(Some(sealed)) => {
                     self.add(sealed);
                     self.shared.indexed(id);
+                    self.failures.remove(&id);
                     self.index_sealed();
                 }
                 Ok(None) => return,
+                // Retired since it was found to be missing.
+                Err(_) if !self.shared.segment_exists(id) => self.shared.indexed(id),
                 Err(error) => {
+                    *self.failures.entry(id).or_default() += 1;
                     tracing::error!(
                         segment = id.number,
                         %error,
                         "a segment cannot be indexed, so answers are not complete and no records are taken: trying again"
                     );
-                    return;
                 }
             }
             if self.shared.is_closing() {
@@ -221,7 +232,11 @@ impl Keeper {
     /// Seals what is old enough; imported history as soon as it no longer grows.
     fn seal(&mut self) {
         // A writer that is too busy for it seals by itself.
-        let _ = self.writer.try_send(Command::SealDue);
+        if !self.shared.seal_asked.swap(true, Ordering::Relaxed)
+            && self.writer.try_send(Command::SealDue).is_err()
+        {
+            self.shared.seal_asked.store(false, Ordering::Relaxed);
+        }
         let imported = self.shared.imported_seq();
         if imported == self.imported_seq && self.imported_grew {
             self.imported_grew = self.writer.try_send(Command::Seal(Lane::Imported)).is_err();

@@ -16,7 +16,7 @@ use super::catalogue::Catalogue;
 use super::index::Index;
 use super::index_file::{IndexFile, IndexKey, Stretch, Summary};
 use super::keeper::{self, Keeper};
-use super::meta::MetaFile;
+use super::meta::{MetaFile, Quarantine};
 use super::part::{OpenPart, Part, SealedPart, SegmentId};
 use super::shared::{Shared, Start, lane_dir, last_seq};
 use super::topics::DistinctTopics;
@@ -191,6 +191,7 @@ fn open_lane(
             None => read_summary(options.disk.as_ref(), &path, store_id, id, bytes),
         };
         let Some(summary) = summary else {
+            note_lost_end(options.disk.as_ref(), &path, store_id, id, bytes, meta)?;
             unindexed.push((id, bytes));
             continue;
         };
@@ -237,6 +238,27 @@ fn read_summary(
             None
         }
     }
+}
+
+/// A sealed segment that is shorter than its index file says has lost records: that is a gap, and is noted before the
+/// index file is made anew without them.
+fn note_lost_end(
+    disk: &dyn Disk,
+    path: &Path,
+    store_id: StoreId,
+    id: SegmentId,
+    segment_bytes: u64,
+    meta: &MetaFile,
+) -> Result<(), StoreError> {
+    let key = IndexKey { store_id, lane: id.lane, segment: id.number };
+    let Ok(file) = IndexFile::open(disk, path, key) else { return Ok(()) };
+    let bytes = file.summary().segment_bytes.saturating_sub(segment_bytes);
+    if bytes == 0 {
+        return Ok(());
+    }
+    tracing::error!(segment = id.number, bytes, "the end of a sealed segment is missing: records are lost");
+    let place = Quarantine { lane: id.lane, segment: id.number, offset: segment_bytes, bytes };
+    meta.update(|meta| meta.quarantine(place))
 }
 
 /// What is damaged in a sealed segment: as its index file says, and as was noticed since.

@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering as Memory;
 
 use super::part::{Part, PartError};
 use super::question::{Candidate, Question, Wanted};
@@ -36,8 +37,12 @@ impl Shared {
                 Ok(records) => page.records = records,
                 Err(_) => return Ok(None),
             }
+            if self.floor_ns(query.space) != floor_ns {
+                // What was retired meanwhile may be missing above the floor that this page would tell.
+                return Ok(None);
+            }
             page.next = selection.next;
-            page.quarantined = selection.quarantined;
+            page.quarantined = self.quarantined_places.load(Memory::Relaxed);
             Ok(Some(page))
         })
     }
@@ -70,7 +75,6 @@ impl Shared {
             bytes_left = bytes_left.saturating_sub(bytes);
             taken.push(found);
         }
-        selection.quarantined = merge.quarantined;
         Ok(selection)
     }
 
@@ -91,7 +95,6 @@ struct Selection {
     found: Vec<Found>,
     /// The last one, if more would follow it.
     next: Option<Position>,
-    quarantined: u64,
 }
 
 /// Several parts as one, in order.
@@ -102,7 +105,6 @@ struct Merge {
     /// Parts that the page has not come to; the next one is the last.
     pending: Vec<Overlap>,
     heads: BinaryHeap<Head>,
-    quarantined: u64,
 }
 
 impl Merge {
@@ -112,7 +114,7 @@ impl Merge {
         } else {
             pending.sort_unstable_by_key(|overlap| std::cmp::Reverse(overlap.oldest));
         }
-        Self { question, count, pending, heads: BinaryHeap::new(), quarantined: 0 }
+        Self { question, count, pending, heads: BinaryHeap::new() }
     }
 
     fn next(&mut self) -> Result<Option<Found>, PartError> {
@@ -121,7 +123,6 @@ impl Merge {
             Some(head) if self.question.descending => overlap.newest > head.candidate.position,
             Some(head) => overlap.oldest < head.candidate.position,
         }) {
-            self.quarantined += overlap.part.quarantined().len() as u64;
             let mut cursor = Cursor::open(&overlap, &self.question, self.count)?;
             if let Some(candidate) = cursor.next()? {
                 let descending = self.question.descending;

@@ -97,7 +97,8 @@ impl Shared {
                 part.span(space).is_none_or(|span| floor.is_some_and(|floor| span.newest.time_ns < floor))
             };
             let is_empty = SPACES.into_iter().all(|space| part.span(space).is_none());
-            if !SPACES.into_iter().all(below) {
+            // Where nothing is left but damage, the file is what tells of the gap.
+            if !SPACES.into_iter().all(below) || (is_empty && !part.quarantined().is_empty()) {
                 continue;
             }
             match part.as_ref() {
@@ -112,29 +113,42 @@ impl Shared {
                 Part::Open(_) => {}
             }
         }
-        if gone.is_empty() {
+        if !gone.is_empty() {
+            self.meta.update(|meta| {
+                for id in &gone {
+                    meta.forget_segment(id.lane, id.number);
+                }
+            })?;
+            self.to_remove.lock().extend(&gone);
+            self.change_view(|view| view.without(&gone));
+            self.change_topics(|spaces| {
+                for (&space, topics) in spaces.iter_mut().flatten() {
+                    if let Some(floor_ns) = self.floor_ns(space) {
+                        topics.retire(super::topics::day_of(floor_ns));
+                    }
+                }
+            });
+        }
+        // What could not be removed before is tried again.
+        let to_remove: Vec<SegmentId> = self.to_remove.lock().iter().copied().collect();
+        if to_remove.is_empty() {
             return Ok(retired);
         }
-        self.meta.update(|meta| {
-            for id in &gone {
-                meta.forget_segment(id.lane, id.number);
-            }
-        })?;
-        self.change_view(|view| view.without(&gone));
-        self.change_topics(|spaces| {
-            for (&space, topics) in spaces.iter_mut().flatten() {
-                if let Some(floor_ns) = self.floor_ns(space) {
-                    topics.retire(super::topics::day_of(floor_ns));
-                }
-            }
-        });
         let (reply, removed) = sync_channel(1);
-        send(writer, Command::Remove(gone.clone(), reply))?;
-        retired.bytes = removed.recv().map_err(|_| StoreError::Closed)??;
-        for &id in &gone {
+        send(writer, Command::Remove(to_remove, reply))?;
+        let removed = removed.recv().map_err(|_| StoreError::Closed)?;
+        for &id in &removed.segments {
+            self.to_remove.lock().remove(&id);
             // An index file without its segment is removed at the next start, if not now.
             let path = super::index_path(&self.dir, id);
             let _ = self.disk.remove(&path);
+        }
+        retired.bytes = removed.bytes;
+        if let Some(error) = removed.error {
+            return Err(error.into());
+        }
+        if gone.is_empty() {
+            return Ok(retired);
         }
         tracing::info!(
             segments = gone.len(),
@@ -161,8 +175,10 @@ impl Shared {
                 }
             }
         }
+        // While something waits to be removed nobody knows how much more has to go.
         if let Some(max_bytes) = max_bytes
             && self.file_bytes() > max_bytes
+            && self.to_remove.lock().is_empty()
         {
             self.make_room(writer, max_bytes, before(min_age))?;
         }

@@ -251,7 +251,7 @@ pub(super) fn select_tail(
             let table = index.topics()?;
             let runs: Vec<Run> = topics.iter().filter_map(|topic| table.find(topic)).collect();
             let matching: u64 = runs.iter().map(|run| u64::from(run.count)).sum();
-            if matching <= TAIL_RUNS || matching * 16 < u64::from(index.len()) {
+            if matching <= TAIL_RUNS {
                 return tail_of_runs(part, index, &runs, tail, count);
             }
         }

@@ -2,6 +2,7 @@
 //! taken.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 use poste_journal::{Disk, Reader};
 use poste_service::Clock;
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::index_file::Stretch;
@@ -25,6 +27,8 @@ use crate::store::{Lane, Progress, Retentions, StoreError, StoreId, Writable, Wr
 /// Open index files, and their memory: beyond this the ones that were not asked for longest are given back.
 const MAX_INDEX_BYTES: usize = 128 * 1024 * 1024;
 const MAX_OPEN_INDEXES: usize = 2048;
+/// So often questions look whether that is so, beside the keeper.
+const BOUND_EVERY: u64 = 256;
 /// Questions are asked again when what they found went away meanwhile; never for ever.
 const MAX_ATTEMPTS: usize = 64;
 /// How long a question waits for an index file that it found damaged. Gateways wait 5 s for an answer.
@@ -47,6 +51,8 @@ pub(super) struct Shared {
     pub(super) segment_bytes: AtomicU64,
     /// Bytes of the index files.
     index_bytes: AtomicU64,
+    /// Damaged places of all parts.
+    pub(super) quarantined_places: AtomicU64,
     pub(super) writers: Mutex<Writers>,
     /// Held by who changes them.
     writers_change: Mutex<()>,
@@ -54,6 +60,10 @@ pub(super) struct Shared {
     pub(super) verifying: AtomicBool,
     /// Set when the store closes: long jobs end.
     pub(super) closing: AtomicBool,
+    /// The writer was asked to seal what is due, and has not got to it.
+    pub(super) seal_asked: AtomicBool,
+    /// Segments that are retired and not removed yet.
+    pub(super) to_remove: Mutex<BTreeSet<SegmentId>>,
     /// Held by the writer while it stores, and by who raises a floor.
     pub(super) floor_gate: RwLock<()>,
     /// Tells the keeper to look around.
@@ -130,11 +140,16 @@ impl Shared {
             next_seq: AtomicU64::new(start.next_seq),
             segment_bytes: AtomicU64::new(start.segment_bytes),
             index_bytes: AtomicU64::new(index_bytes(&start.parts)),
+            quarantined_places: AtomicU64::new(
+                start.parts.iter().map(|part| part.quarantined().len() as u64).sum(),
+            ),
             writers: Mutex::new(writers),
             writers_change: Mutex::new(()),
             retentions: Mutex::new(Retentions { overridden, ..Retentions::default() }),
             verifying: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            seal_asked: AtomicBool::new(false),
+            to_remove: Mutex::default(),
             floor_gate: RwLock::new(()),
             nudge: start.nudge,
             readers: start.readers,
@@ -170,6 +185,8 @@ impl Shared {
     pub(super) fn change_view(&self, change: impl FnOnce(&View) -> View) {
         let mut view = self.view.write();
         *view = Arc::new(change(&view));
+        let places = view.parts().iter().map(|part| part.quarantined().len() as u64).sum();
+        self.quarantined_places.store(places, Ordering::Relaxed);
         self.index_bytes.store(index_bytes(view.parts()), Ordering::Relaxed);
     }
 
@@ -206,6 +223,7 @@ impl Shared {
         &self,
         mut question: impl FnMut() -> Result<Option<T>, AskError>,
     ) -> Result<T, StoreError> {
+        let deadline = Instant::now() + PATIENCE;
         for _ in 0..MAX_ATTEMPTS {
             match question() {
                 Ok(Some(answer)) => return Ok(answer),
@@ -213,7 +231,7 @@ impl Shared {
                 Err(AskError::Part(error)) => {
                     let id = error.id;
                     self.mistrust(error)?;
-                    self.wait_for_index(id);
+                    self.wait_for_index(id, deadline);
                 }
                 Err(AskError::Store(error)) => return Err(error),
             }
@@ -226,7 +244,11 @@ impl Shared {
 
     /// The number of a question, for telling which parts are in use.
     pub(super) fn next_question(&self) -> u64 {
-        self.questions.fetch_add(1, Ordering::Relaxed)
+        let number = self.questions.fetch_add(1, Ordering::Relaxed);
+        if number.is_multiple_of(BOUND_EVERY) {
+            self.bound_indexes();
+        }
+        number
     }
 
     /// An index file cannot be used: it is made anew from its segment.
@@ -234,8 +256,11 @@ impl Shared {
         use super::index_file::IndexError;
         let missing = match &error {
             IndexError::Invalid(_) => true,
+            // The file can be had again from its segment. That there are too many open files, or no memory, says
+            // nothing about it.
             IndexError::Io(error) => {
-                matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
+                matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof)
+                    || Errno::from_io_error(error) == Some(Errno::IO)
             }
         };
         if !missing {
@@ -266,8 +291,7 @@ impl Shared {
     }
 
     /// One index file is soon made anew: an answer a little later beats one that is not complete.
-    fn wait_for_index(&self, id: SegmentId) {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait_for_index(&self, id: SegmentId, deadline: Instant) {
         let mut unindexed = self.unindexed.lock();
         while unindexed.segments.contains(&id) && !self.is_closing() {
             if self.index_made.wait_until(&mut unindexed, deadline).timed_out() {
@@ -276,9 +300,14 @@ impl Shared {
         }
     }
 
-    pub(super) fn next_unindexed(&self) -> Option<SegmentId> {
-        // Within a lane the newest first: that is what people ask for.
-        self.unindexed.lock().segments.last().copied()
+    /// Within a lane the newest first: that is what people ask for.
+    pub(super) fn unindexed_segments(&self) -> Vec<SegmentId> {
+        self.unindexed.lock().segments.iter().rev().copied().collect()
+    }
+
+    pub(super) fn segment_exists(&self, id: SegmentId) -> bool {
+        let opened = self.disk.open(&super::segment_path(&self.dir, id));
+        !matches!(opened, Err(error) if error.kind() == ErrorKind::NotFound)
     }
 
     pub(super) fn indexing_progress(&self, bytes: u64) {
@@ -393,6 +422,7 @@ impl Shared {
         if !part.quarantine(stretch) {
             return false;
         }
+        self.quarantined_places.fetch_add(1, Ordering::Relaxed);
         let id = part.id();
         tracing::error!(
             segment = id.number,
@@ -419,7 +449,7 @@ impl Shared {
 
     // ---------------------------------------------------------------------------------------- upkeep
 
-    /// Bytes of all files of the store.
+    /// Bytes of the segments and index files, which are nearly all of the store.
     pub(super) fn file_bytes(&self) -> u64 {
         self.segment_bytes.load(Ordering::Relaxed) + self.index_bytes.load(Ordering::Relaxed)
     }

@@ -20,9 +20,8 @@ impl Shared {
     /// Verifies everything that is there now; one at a time.
     pub(super) fn verify(&self, progress: &ProgressFn) -> Result<Verification, StoreError> {
         if self.verifying.swap(true, Ordering::AcqRel) {
-            return Err(StoreError::Invalid(
-                "another verification is running: wait until it is done".to_owned(),
-            ));
+            let reason = "another verification is running: wait until it is done".to_owned();
+            return Err(StoreError::Unreadable { path: self.dir.clone(), reason });
         }
         let result = Run::new(self, progress).all();
         self.verifying.store(false, Ordering::Release);
@@ -159,8 +158,27 @@ impl<'a> Run<'a> {
         self.result.records += found;
         let damaged = report.damaged.iter();
         let damaged = damaged.map(|damage| Stretch { offset: damage.offset, bytes: damage.bytes });
-        for stretch in damaged.chain(undecodable.into_iter().map(stretch)) {
-            self.damaged(part, stretch);
+        if report.unreadable {
+            // What the disk refuses now it may give later: nothing is given up for it.
+            let lane = lane_name(sealed.id.lane);
+            self.find(format!("{lane} segment {}: the disk could not read a part of it", sealed.id.number));
+        } else {
+            for stretch in damaged.chain(undecodable.into_iter().map(stretch)) {
+                self.damaged(part, stretch);
+            }
+            let known: u64 = sealed.summary.spaces.iter().map(|space| u64::from(space.records)).sum();
+            if found < known && differs.is_none() && file.is_some() && !sealed.has_quarantined() {
+                let lost = known - found;
+                differs =
+                    Some(IndexError::Invalid(format!("it names {lost} records that the segment lacks")));
+                let end = Stretch {
+                    offset: report.bytes,
+                    bytes: sealed.summary.segment_bytes - report.bytes.min(sealed.summary.segment_bytes),
+                };
+                if end.bytes > 0 {
+                    self.damaged(part, end);
+                }
+            }
         }
         if let Some(error) = differs {
             self.index_differs(sealed, PartError { id: sealed.id, error })?;

@@ -28,8 +28,17 @@ pub(super) enum Command {
     Seal(Lane),
     /// Seals every open segment that is old enough.
     SealDue,
-    /// Removes sealed segments, and says how many bytes that gave back.
-    Remove(Vec<SegmentId>, SyncSender<Result<u64, JournalError>>),
+    /// Removes sealed segments, and says which are gone.
+    Remove(Vec<SegmentId>, SyncSender<Removed>),
+}
+
+/// What became of segments that were to be removed.
+#[derive(Debug, Default)]
+pub(super) struct Removed {
+    pub(super) segments: Vec<SegmentId>,
+    pub(super) bytes: u64,
+    /// Why one of the others is still there.
+    pub(super) error: Option<JournalError>,
 }
 
 /// A batch on its way to the disk.
@@ -92,8 +101,10 @@ impl Writer {
     const PUBLISH_RECORDS: usize = 1024;
     /// What the disk must take before records are taken again, even when the group that failed was smaller.
     const MIN_PROBE_BYTES: usize = 64 * 1024;
+    /// A segment of very small records is sealed before its index takes too much memory.
+    const PART_RECORDS: usize = 1_000_000;
     /// Sealed segments that are indexed in memory because their index files cannot be written.
-    const MAX_WAITING_PARTS: usize = 6;
+    const MAX_WAITING_PARTS: usize = 3;
 
     pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, lanes: [LaneWriter; 2]) -> Self {
         Self { shared, commands, lanes }
@@ -114,7 +125,10 @@ impl Writer {
             match command {
                 Ok(Command::Store(job)) => left_over = self.serve(job),
                 Ok(Command::Seal(lane)) => self.seal(lane),
-                Ok(Command::SealDue) => self.seal_due(),
+                Ok(Command::SealDue) => {
+                    self.shared.seal_asked.store(false, Ordering::Relaxed);
+                    self.seal_due();
+                }
                 Ok(Command::Remove(segments, reply)) => {
                     // Whoever no longer waits finds out at the next start.
                     let _ = reply.send(self.remove(&segments));
@@ -175,7 +189,8 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let _floors_stand = shared.floor_gate.read();
         let new = match self.compose(lane, jobs) {
-            Ok(new) => new,
+            Ok(Some(new)) => new,
+            Ok(None) => return refuse(jobs, "an index of the archive is being made anew"),
             Err(error) => {
                 // Without that index nobody can tell whether a record is new.
                 if let Err(error) = self.shared.mistrust(error) {
@@ -186,6 +201,10 @@ impl Writer {
         };
         if new.is_empty() {
             return;
+        }
+        if matches!(self.lane(lane).open.as_ref(), Part::Open(open) if open.index.read().len() >= Self::PART_RECORDS)
+        {
+            self.seal(lane);
         }
         let begun = Instant::now();
         let now_ms = self.shared.unix_millis();
@@ -211,13 +230,14 @@ impl Writer {
 
     /// Fills the group with what is new and marks what is not. A duplicate of a record in the same group is
     /// answered with the group, when the first one is durable (J5).
-    fn compose(&mut self, lane: Lane, jobs: &mut [Job]) -> Result<Vec<(Space, Derived)>, PartError> {
+    fn compose(&mut self, lane: Lane, jobs: &mut [Job]) -> Result<Option<Vec<(Space, Derived)>>, PartError> {
         let shared = Arc::clone(&self.shared);
         let group = &mut self.lane(lane).group;
         group.clear();
         let mut new = Vec::new();
         let mut in_flight: HashSet<(Space, Hash)> = HashSet::new();
-        let parts = candidates(&shared, jobs);
+        // Where an index is missing nobody can tell what is new.
+        let Some(parts) = candidates(&shared, jobs) else { return Ok(None) };
         let first_seq = shared.next_seq.load(Ordering::Relaxed);
         let question = shared.next_question();
         for job in jobs {
@@ -242,7 +262,7 @@ impl Writer {
                 new.push((*space, *derived));
             }
         }
-        Ok(new)
+        Ok(Some(new))
     }
 
     fn publish(&mut self, lane: Lane, new: &[(Space, Derived)], frames: &[FrameAt]) {
@@ -273,8 +293,9 @@ impl Writer {
         let number = self.lane(lane).journal.open_segment();
         let part =
             Arc::new(Part::Open(OpenPart::new(SegmentId { lane, number }, Index::default(), Vec::new())));
-        self.shared.change_view(|view| view.with(Arc::clone(&part)));
+        // In this order: a new part that is not known as the open one would pass for a sealed one.
         self.shared.set_open_number(lane, number);
+        self.shared.change_view(|view| view.with(Arc::clone(&part)));
         self.lane(lane).open = part;
         self.count_bytes();
         // When everything of it is retired, nothing else remembers how far the numbers had come.
@@ -321,13 +342,19 @@ impl Writer {
         }
     }
 
-    fn remove(&mut self, segments: &[SegmentId]) -> Result<u64, JournalError> {
-        let mut bytes = 0;
-        for id in segments {
-            bytes += self.lane(id.lane).journal.remove(id.number)?;
+    fn remove(&mut self, segments: &[SegmentId]) -> Removed {
+        let mut removed = Removed::default();
+        for &id in segments {
+            match self.lane(id.lane).journal.remove(id.number) {
+                Ok(bytes) => {
+                    removed.bytes += bytes;
+                    removed.segments.push(id);
+                }
+                Err(error) => removed.error = Some(error),
+            }
         }
         self.count_bytes();
-        Ok(bytes)
+        removed
     }
 
     // ------------------------------------------------------------------------------ the disk refuses
@@ -404,11 +431,11 @@ impl Writer {
     }
 }
 
-/// The parts that may hold one of these records.
-fn candidates(shared: &Shared, jobs: &[Job]) -> Vec<Arc<Part>> {
+/// The parts that may hold one of these records; `None` when one of them may be missing.
+fn candidates(shared: &Shared, jobs: &[Job]) -> Option<Vec<Arc<Part>>> {
     let times = || jobs.iter().flat_map(|job| &job.entries).map(|entry| entry.derived.position.time_ns);
-    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Vec::new() };
-    let view = shared.view();
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Some(Vec::new()) };
+    let (view, is_whole) = shared.whole_view();
     let overlaps = |part: &&Arc<Part>| match part.as_ref() {
         Part::Open(_) => true,
         Part::Sealed(part) => part
@@ -417,7 +444,7 @@ fn candidates(shared: &Shared, jobs: &[Job]) -> Vec<Arc<Part>> {
             .iter()
             .any(|space| space.oldest.time_ns <= last && space.newest.time_ns >= first),
     };
-    view.parts().iter().filter(overlaps).cloned().collect()
+    is_whole.then(|| view.parts().iter().filter(overlaps).cloned().collect())
 }
 
 /// Nothing of these batches is known to be durable: neither the new records, nor those that waited for the
