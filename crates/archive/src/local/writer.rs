@@ -96,13 +96,14 @@ impl LaneWriter {
 impl Writer {
     /// A group takes no more batches beyond these, so that acks do not wait for ever longer writes.
     const GROUP_RECORDS: usize = 16_384;
-    const GROUP_BYTES: usize = 16 * 1024 * 1024;
+    const GROUP_BYTES: usize = 4 * 1024 * 1024;
     /// Records are published in slices, so that readers never wait long for the index.
     const PUBLISH_RECORDS: usize = 1024;
     /// What the disk must take before records are taken again, even when the group that failed was smaller.
     const MIN_PROBE_BYTES: usize = 64 * 1024;
-    /// A segment of very small records is sealed before its index takes too much memory.
-    const PART_RECORDS: usize = 1_000_000;
+    /// A segment of small records is sealed before its index in memory exceeds some 40 MiB, and before a start would
+    /// have to hash more than that.
+    const PART_RECORDS: usize = 400_000;
     /// Sealed segments that are indexed in memory because their index files cannot be written.
     const MAX_WAITING_PARTS: usize = 3;
 
