@@ -157,7 +157,19 @@ async fn an_fsync_that_fails_confirms_nothing_and_loses_nothing() {
     let disk = FaultyDisk::new(4);
     let away = away(&disk, 1 << 20).await;
     disk.fail_next_syncs(2);
-    let receipts: Vec<Receipt> = (0..20).map(|number| away.push(number).unwrap()).collect();
+    let mut receipts: Vec<Receipt> = Vec::new();
+    for number in 0..20 {
+        // Once the disk has refused, nothing more is taken until it has come back.
+        let mut receipt = away.push(number);
+        eventually("the spool to take envelopes", || {
+            if receipt.is_err() {
+                receipt = away.push(number);
+            }
+            receipt.is_ok()
+        })
+        .await;
+        receipts.push(receipt.unwrap());
+    }
     for receipt in receipts {
         assert_eq!(soon("the disk to be tried again", receipt.stored()).await, Stored::Yes);
     }
