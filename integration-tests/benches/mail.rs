@@ -13,7 +13,7 @@ use poste_client::{ConnectOptions, Fetch, Post, connect, fetch, post};
 use poste_integration_tests::stack::Stack;
 use poste_rlpx::Enode;
 use poste_rpc::archive::v1::{
-    AppendBatch, AppendOpen, AppendRequest, NewRecord, append_request, append_response,
+    AppendBatch, AppendGoodbye, AppendOpen, AppendRequest, NewRecord, append_request, append_response,
 };
 use poste_waku::mail::Sealer;
 use poste_wire::{Envelope, Topic, password_key};
@@ -101,6 +101,9 @@ async fn fill(stack: &Stack, now: u32) -> Result<Duration> {
             let batch = append_request::Kind::Batch(AppendBatch { batch_id: batch_id as u64, records });
             requests.send(AppendRequest { kind: Some(batch) }).await?;
         }
+        // Or the archive would wait for what this writer may still hold.
+        let goodbye = append_request::Kind::Goodbye(AppendGoodbye {});
+        requests.send(AppendRequest { kind: Some(goodbye) }).await?;
         anyhow::Ok(())
     });
     let mut acknowledged = 0;

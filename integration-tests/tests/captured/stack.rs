@@ -8,7 +8,8 @@ use poste_archive::{ArchiveConfig, StoreUrl};
 use poste_gateway::{GatewayConfig, node_key};
 use poste_rlpx::Enode;
 use poste_rpc::archive::v1::{
-    AppendBatch, AppendOpen, AppendOutcome, AppendRequest, NewRecord, append_request, append_response,
+    AppendBatch, AppendGoodbye, AppendOpen, AppendOutcome, AppendRequest, NewRecord, append_request,
+    append_response,
 };
 use poste_rpc::client::Target;
 use poste_rpc::gateway::v1::PublishRequest;
@@ -127,7 +128,13 @@ async fn append(address: &str, bodies: Vec<Bytes>) -> anyhow::Result<()> {
         if let Some(append_response::Kind::Ack(ack)) = answer.kind {
             let stored = ack.results.iter().all(|result| result.outcome() == AppendOutcome::Stored);
             ensure!(stored, "the archive did not store what was recorded: {:?}", ack.results);
-            return Ok(());
+            break;
         }
     }
+    // Or the archive would wait for what this writer may still hold.
+    let goodbye = append_request::Kind::Goodbye(AppendGoodbye {});
+    requests.send(AppendRequest { kind: Some(goodbye) }).await?;
+    drop(requests);
+    ensure!(answers.message().await?.is_none(), "the archive said something after the goodbye");
+    Ok(())
 }
