@@ -20,6 +20,7 @@ mod frame;
 mod index;
 mod index_file;
 mod keeper;
+mod lookup;
 mod meta;
 mod open;
 mod order;
@@ -31,6 +32,7 @@ mod retention;
 mod sealed;
 mod select;
 mod shared;
+mod stats;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -48,7 +50,6 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use poste_journal::{Disk, JournalError, RealDisk};
 use poste_service::Clock;
@@ -59,12 +60,10 @@ use crate::metrics::StoreMetrics;
 use crate::record::{Derived, Record, Space};
 use crate::store::{
     ArchiveStore, Connection, Lane, NewRecord, Outcome, Page, Pending, ProgressFn, Query, Retention,
-    Retentions, Retired, SpaceStats, StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification,
-    Writable, WriterId, WriterStatus,
+    Retentions, Retired, StoreError, StoreId, StoreStats, TailPage, TailQuery, Verification, Writable,
+    WriterId, WriterStatus,
 };
-use part::{Part, SegmentId};
-use question::TailQuestion;
-use read::Found;
+use part::SegmentId;
 use shared::{Shared, lane_dir};
 use writer::{Command, Job, NewEntry};
 
@@ -389,130 +388,6 @@ impl Drop for LocalStore {
 impl fmt::Debug for LocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalStore").field("store_id", &self.shared.store_id).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    fn tail(&self, query: &TailQuery) -> Result<TailPage, StoreError> {
-        self.ask(|| {
-            // The head before the parts: a record up to it is in one of them.
-            let head = *self.head.borrow();
-            let (view, is_whole) = self.whole_view();
-            let tail = TailQuestion::of(query, head, self.floor_ns(query.space));
-            if tail.topics.as_ref().is_some_and(|topics| topics.is_empty()) {
-                return Ok(Some(TailPage { records: Vec::new(), scanned: tail.until }));
-            }
-            // While a segment is not indexed, what it holds cannot be passed over.
-            if !is_whole {
-                return Ok(Some(TailPage { records: Vec::new(), scanned: query.after }));
-            }
-            let (mut found, mut scanned) = tail::select(&view, &tail, query.max_records)?;
-            let head = frame::head_bytes(query.space);
-            let mut bytes = 0_usize;
-            let fits = |found: &Found| {
-                bytes =
-                    bytes.saturating_add((found.candidate.at.payload_bytes as usize).saturating_sub(head));
-                bytes <= query.max_bytes
-            };
-            let fitting = found.iter().map(fits).take_while(|&fits| fits).count().max(1);
-            if fitting < found.len() {
-                found.truncate(fitting);
-                scanned = found[fitting - 1].candidate.seq;
-            }
-            match self.read(query.space, &found)? {
-                Ok(records) => Ok(Some(TailPage { records, scanned })),
-                Err(_) => Ok(None),
-            }
-        })
-    }
-
-    fn lookup(
-        &self,
-        space: Space,
-        ids: &[Hash],
-        with_bodies: bool,
-    ) -> Result<Vec<Option<Record>>, StoreError> {
-        self.ask(|| {
-            let (view, is_whole) = self.whole_view();
-            let floor_ns = self.floor_ns(space).unwrap_or(i64::MIN);
-            let mut found: Vec<Option<Found>> = Vec::with_capacity(ids.len());
-            for id in ids {
-                let mut one = None;
-                for part in view.parts().iter().rev() {
-                    if let Some(candidate) = part.candidate_by_id(space, id)? {
-                        one = Some(Found { part: Arc::clone(part), candidate });
-                        break;
-                    }
-                }
-                if one.is_none() && !is_whole {
-                    let reason = "an index is being made anew, so nobody can tell yet what is not stored";
-                    let (path, reason) = (self.dir.clone(), reason.to_owned());
-                    return Err(StoreError::Unreadable { path, reason }.into());
-                }
-                found.push(one.filter(|found| found.candidate.position.time_ns >= floor_ns));
-            }
-            if !with_bodies {
-                let record = |found: Found| found.candidate.record(Bytes::new());
-                return Ok(Some(found.into_iter().map(|found| found.map(record)).collect()));
-            }
-            let there: Vec<Found> = found.iter().flatten().cloned().collect();
-            let Ok(records) = self.read(space, &there)? else { return Ok(None) };
-            let mut records = records.into_iter();
-            Ok(Some(found.into_iter().map(|found| found.and_then(|_| records.next())).collect()))
-        })
-    }
-
-    fn stats(&self) -> Result<StoreStats, StoreError> {
-        let view = self.view();
-        let (quarantined, quarantined_bytes) = self.quarantined();
-        let spaces = [Space::Waku1].into_iter().filter_map(|space| self.space_stats(&view, space));
-        Ok(StoreStats {
-            seq: *self.head.borrow(),
-            spaces: spaces.collect(),
-            file_bytes: self.file_bytes(),
-            quarantined,
-            quarantined_bytes,
-            segments: view.parts().len() as u64,
-            writable: Some(self.writable.borrow().clone()),
-            indexing: self.indexing(),
-            retention: self.retentions.lock().in_force(),
-        })
-    }
-
-    fn space_stats(&self, view: &view::View, space: Space) -> Option<SpaceStats> {
-        let floor_ns = self.floor_ns(space);
-        let spans: Vec<part::Span> = view.parts().iter().filter_map(|part| part.span(space)).collect();
-        if spans.is_empty() && floor_ns.is_none() {
-            return None;
-        }
-        let above = |time_ns: i64| floor_ns.map_or(time_ns, |floor| time_ns.max(floor));
-        Some(SpaceStats {
-            space,
-            records: spans.iter().map(|span| span.records).sum(),
-            bytes: spans.iter().map(|span| span.body_bytes).sum(),
-            topics: self.count_topics(view, space),
-            oldest_ns: spans.iter().map(|span| above(span.oldest.time_ns)).min(),
-            newest_ns: spans.iter().map(|span| span.newest.time_ns).max(),
-            floor_ns,
-        })
-    }
-
-    /// Distinct topics; those of retired records may count for a while.
-    fn count_topics(&self, view: &view::View, space: Space) -> u64 {
-        let mut in_memory: HashSet<Topic> = HashSet::new();
-        for part in view.parts() {
-            if let Part::Open(open) = part.as_ref()
-                && let Some(index) = open.index.read().space(space)
-            {
-                in_memory.extend(index.distinct_topics());
-            }
-        }
-        let sealed = self.topics(|spaces| {
-            let distinct = spaces.get(&space)?;
-            in_memory.retain(|topic| !distinct.contains(*topic));
-            Some(distinct.len() as u64)
-        });
-        sealed.flatten().unwrap_or(0) + in_memory.len() as u64
     }
 }
 

@@ -148,8 +148,8 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::Unavailable`] when the store cannot tell now.
     async fn would_retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError>;
 
-    /// Sets how long records are kept; the store sees to it by itself from now on, at once and then every
-    /// minute. What is set durably is an override: it outlives the process and beats what is set otherwise (by
+    /// Sets how long records are kept; the store sees to it by itself from now on, at once and then all
+    /// the time. What is set durably is an override: it outlives the process and beats what is set otherwise (by
     /// the configuration, at each start) until [`ArchiveStore::reset_retention`].
     ///
     /// # Errors

@@ -203,8 +203,6 @@ impl SpaceIndex {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     spaces: BTreeMap<Space, SpaceIndex>,
-    /// The seq of the newest record.
-    pub(super) head: u64,
 }
 
 impl Index {
@@ -219,11 +217,7 @@ impl Index {
     /// Adds a record. False, and nothing happens, if its id is known.
     pub(super) fn insert(&mut self, space: Space, derived: Derived, seq: u64, at: FrameAt) -> bool {
         let index = self.spaces.entry(space).or_insert_with(|| SpaceIndex::new(space));
-        let new = index.insert(derived, seq, at);
-        if new {
-            self.head = self.head.max(seq);
-        }
-        new
+        index.insert(derived, seq, at)
     }
 
     /// Takes out every record whose frame begins in a stretch of the segment. False when there was none.

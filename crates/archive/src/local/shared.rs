@@ -1,6 +1,9 @@
 //! What the writer, the keeper and those who ask share: the view, the floors, the writers, and why records are not
 //! taken.
 
+mod missing;
+mod refusals;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -22,7 +25,10 @@ use super::topics::DistinctTopics;
 use super::view::View;
 use crate::metrics::StoreMetrics;
 use crate::record::Space;
-use crate::store::{Lane, Progress, Retentions, StoreError, StoreId, Writable, Writers};
+use crate::store::{Lane, Retentions, StoreError, StoreId, Writable, Writers};
+
+use missing::Unindexed;
+pub(super) use refusals::Cause;
 
 /// Open index files, and their memory: beyond this the ones that were not asked for longest are given back.
 const MAX_INDEX_BYTES: usize = 128 * 1024 * 1024;
@@ -79,27 +85,6 @@ pub(super) struct Shared {
     topics: RwLock<Option<BTreeMap<Space, DistinctTopics>>>,
     refusals: Mutex<BTreeMap<Cause, String>>,
     questions: AtomicU64,
-}
-
-/// Segments whose index file is missing or was found invalid.
-#[derive(Debug, Default)]
-struct Unindexed {
-    segments: BTreeSet<SegmentId>,
-    progress: Progress,
-}
-
-/// Why records are not taken; the first that applies is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Cause {
-    Stopped,
-    /// The journal of a lane is poisoned.
-    Disk(Lane),
-    /// Duplicates could not be found.
-    Unindexed,
-    /// Index files cannot be written, and memory is not endless.
-    IndexesBehind,
-    /// By the retention's limits.
-    Size,
 }
 
 pub(super) struct Start {
@@ -279,64 +264,6 @@ impl Shared {
         Ok(())
     }
 
-    // -------------------------------------------------------------------------------------- unindexed
-
-    pub(super) fn add_unindexed(&self, id: SegmentId, bytes: u64) {
-        let mut unindexed = self.unindexed.lock();
-        unindexed.segments.insert(id);
-        unindexed.progress.total_bytes += bytes;
-        let reason = "an index is being made anew, which takes seconds for each million records";
-        drop(unindexed);
-        self.refuse(Cause::Unindexed, Some(reason.to_owned()));
-    }
-
-    /// One index file is soon made anew: an answer a little later beats one that is not complete.
-    fn wait_for_index(&self, id: SegmentId, deadline: Instant) {
-        let mut unindexed = self.unindexed.lock();
-        while unindexed.segments.contains(&id) && !self.is_closing() {
-            if self.index_made.wait_until(&mut unindexed, deadline).timed_out() {
-                return;
-            }
-        }
-    }
-
-    /// Within a lane the newest first: that is what people ask for.
-    pub(super) fn unindexed_segments(&self) -> Vec<SegmentId> {
-        self.unindexed.lock().segments.iter().rev().copied().collect()
-    }
-
-    pub(super) fn segment_exists(&self, id: SegmentId) -> bool {
-        let opened = self.disk.open(&super::segment_path(&self.dir, id));
-        !matches!(opened, Err(error) if error.kind() == ErrorKind::NotFound)
-    }
-
-    pub(super) fn indexing_progress(&self, bytes: u64) {
-        let mut unindexed = self.unindexed.lock();
-        let progress = &mut unindexed.progress;
-        progress.done_bytes += bytes;
-        progress.total_bytes = progress.total_bytes.max(progress.done_bytes);
-    }
-
-    /// The segment has its part again, or is gone.
-    pub(super) fn indexed(&self, id: SegmentId) {
-        let mut unindexed = self.unindexed.lock();
-        unindexed.segments.remove(&id);
-        let done = unindexed.segments.is_empty();
-        if done {
-            unindexed.progress = Progress::default();
-        }
-        drop(unindexed);
-        self.index_made.notify_all();
-        if done {
-            self.refuse(Cause::Unindexed, None);
-        }
-    }
-
-    pub(super) fn indexing(&self) -> Option<Progress> {
-        let unindexed = self.unindexed.lock();
-        (!unindexed.segments.is_empty()).then_some(unindexed.progress)
-    }
-
     // --------------------------------------------------------------------------- honesty: floor, writers
 
     pub(super) fn floor_ns(&self, space: Space) -> Option<i64> {
@@ -384,35 +311,6 @@ impl Shared {
         change: impl FnOnce(&mut Option<BTreeMap<Space, DistinctTopics>>) -> T,
     ) -> T {
         change(&mut self.topics.write())
-    }
-
-    // --------------------------------------------------------------------------------------- refusals
-
-    /// Sets or takes back a reason why records are not taken.
-    pub(super) fn refuse(&self, cause: Cause, reason: Option<String>) {
-        let mut refusals = self.refusals.lock();
-        match reason {
-            Some(reason) => refusals.insert(cause, reason),
-            None => refusals.remove(&cause),
-        };
-        let first = refusals.values().next().cloned();
-        self.writable.send_if_modified(|writable| {
-            let now = first.map_or(Writable::Yes, Writable::No);
-            let changed = *writable != now;
-            *writable = now;
-            changed
-        });
-        drop(refusals);
-        self.metrics.writable.set(i64::from(self.writable.borrow().is_yes()));
-    }
-
-    pub(super) fn refusal_of(&self, cause: Cause) -> Option<String> {
-        self.refusals.lock().get(&cause).cloned()
-    }
-
-    /// Why records are not taken now.
-    pub(super) fn refusal(&self) -> Option<String> {
-        self.refusals.lock().values().next().cloned()
     }
 
     // ------------------------------------------------------------------------------------- quarantine

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use poste_journal::{FaultyDisk, Odds};
 use poste_service::Clock;
 use poste_wire::Topic;
