@@ -41,16 +41,14 @@ impl<F: FnMut(Placed)> Derive<F> {
     const BATCH_FRAMES: usize = 16_384;
     const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
+    /// On all cores.
     pub(super) fn new(take: F) -> Self {
-        Self {
-            frames: Vec::new(),
-            bytes: 0,
-            threads: std::thread::available_parallelism().map_or(1, NonZero::get).min(8),
-            last: None,
-            take,
-            undecodable: Vec::new(),
-            newer: None,
-        }
+        Self::on_cores(std::thread::available_parallelism().map_or(1, NonZero::get).min(8), take)
+    }
+
+    /// On so many cores, at least one.
+    fn on_cores(threads: usize, take: F) -> Self {
+        Self { frames: Vec::new(), bytes: 0, threads, last: None, take, undecodable: Vec::new(), newer: None }
     }
 
     pub(super) fn frame(&mut self, at: FrameAt, payload: &[u8]) {
@@ -132,10 +130,11 @@ impl Shared {
         &self,
         id: SegmentId,
         give_up_unreadable: bool,
+        cores: usize,
     ) -> Result<Option<SealedPart>, StoreError> {
         let mut entries: Vec<IndexEntry> = Vec::new();
         let mut done_bytes = 0;
-        let mut derive = Derive::new(|placed: Placed| {
+        let mut derive = Derive::on_cores(cores, |placed: Placed| {
             // One space today; the file could hold more.
             let Space::Waku1 = placed.space;
             entries.push(entry_of(&placed));

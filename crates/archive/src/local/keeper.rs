@@ -2,9 +2,10 @@
 //! are missing or damaged, keeps the catalogue, and does what the retention says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::catalogue::Catalogue;
@@ -21,6 +22,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// So often a disk may refuse a part of a segment before that part is given up and goes to quarantine: until then no
 /// records are taken.
 const PATIENT_TRIES: u32 = 10;
+/// Segments that are indexed at a time: each needs some 60 MiB meanwhile.
+const MAX_BUILDERS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -64,6 +67,7 @@ impl Keeper {
 
     /// Works until the store closes; then the catalogue is closed well.
     pub(super) fn run(mut self) {
+        let _failed = SayFailed(Arc::clone(&self.shared), self.writer.clone());
         while !self.shared.is_closing() {
             self.index_sealed();
             self.index_missing();
@@ -93,9 +97,22 @@ impl Keeper {
         for part in self.shared.waiting_parts() {
             let Part::Open(open) = part.as_ref() else { continue };
             match self.shared.index_open_part(open) {
-                Ok(sealed) => self.add(sealed),
+                Ok(sealed) => {
+                    let was_behind = self.shared.has_many_waiting();
+                    self.add(sealed);
+                    if was_behind {
+                        look_again(&self.writer);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "an index file could not be written: trying again");
+                    if self.shared.has_many_waiting() {
+                        // Memory is not endless, and whoever waits for the disk does better to know.
+                        let reason =
+                            "the archive's index files cannot be written: see the log for what its disk says";
+                        self.shared.refuse(Cause::IndexesBehind, Some(reason.to_owned()));
+                        look_again(&self.writer);
+                    }
                     return;
                 }
             }
@@ -103,31 +120,58 @@ impl Keeper {
         self.shared.refuse(Cause::IndexesBehind, None);
     }
 
-    /// Makes the files that are missing or damaged from their segments, the newest first.
+    /// Makes the files that are missing or damaged from their segments, the newest first: several at a time, for hashing
+    /// and sorting are nearly all of the work.
     fn index_missing(&mut self) {
-        for id in self.shared.unindexed_segments() {
-            let tries = self.failures.get(&id).copied().unwrap_or(0);
-            match self.shared.index_segment(id, tries >= PATIENT_TRIES) {
-                Ok(Some(sealed)) => {
-                    self.add(sealed);
-                    self.shared.indexed(id);
-                    self.failures.remove(&id);
-                    self.index_sealed();
-                }
-                Ok(None) => return,
-                // Retired since it was found to be missing.
-                Err(_) if !self.shared.segment_exists(id) => self.shared.indexed(id),
-                Err(error) => {
-                    *self.failures.entry(id).or_default() += 1;
-                    tracing::error!(
-                        segment = id.number,
-                        %error,
-                        "a segment cannot be indexed, so answers are not complete and no records are taken: trying again"
-                    );
-                }
+        let missing = self.shared.unindexed_segments();
+        if missing.is_empty() {
+            return;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let builders = cores.min(MAX_BUILDERS).min(missing.len());
+        let cores_each = cores / builders;
+        let given_up = |id| self.failures.get(&id).is_some_and(|&tries| tries >= PATIENT_TRIES);
+        let missing: Vec<_> = missing.into_iter().map(|id| (id, given_up(id))).collect();
+        let shared = Arc::clone(&self.shared);
+        let (shared, missing, next) = (shared.as_ref(), missing.as_slice(), &AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            let (made, results) = sync_channel(builders);
+            for _ in 0..builders {
+                let made = made.clone();
+                scope.spawn(move || {
+                    while let Some(&(id, given_up)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let result = shared.index_segment(id, given_up, cores_each);
+                        if made.send((id, result)).is_err() || shared.is_closing() {
+                            return;
+                        }
+                    }
+                });
             }
-            if self.shared.is_closing() {
-                return;
+            drop(made);
+            for (id, result) in results {
+                self.end_missing(id, result);
+            }
+        });
+    }
+
+    fn end_missing(&mut self, id: SegmentId, result: Result<Option<SealedPart>, StoreError>) {
+        match result {
+            Ok(Some(sealed)) => {
+                self.add(sealed);
+                self.shared.indexed(id);
+                self.failures.remove(&id);
+                self.index_sealed();
+            }
+            Ok(None) => {}
+            // Retired since it was found to be missing.
+            Err(_) if !self.shared.segment_exists(id) => self.shared.indexed(id),
+            Err(error) => {
+                *self.failures.entry(id).or_default() += 1;
+                tracing::error!(
+                    segment = id.number,
+                    %error,
+                    "a segment cannot be indexed, so answers are not complete and no records are taken: trying again"
+                );
             }
         }
     }
@@ -242,6 +286,23 @@ impl Keeper {
             self.imported_grew = self.writer.try_send(Command::Seal(Lane::Imported)).is_err();
         } else if imported != self.imported_seq {
             (self.imported_seq, self.imported_grew) = (imported, true);
+        }
+    }
+}
+
+/// Tells the writer that it may no longer have to wait. When its queue is full, it looks by itself.
+fn look_again(writer: &SyncSender<Command>) {
+    let _ = writer.try_send(Command::LookAgain);
+}
+
+/// A keeper that fails leaves nobody waiting for its index files.
+struct SayFailed(Arc<Shared>, SyncSender<Command>);
+
+impl Drop for SayFailed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.refuse(Cause::Stopped, Some("the archive has failed: start it again".to_owned()));
+            look_again(&self.1);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ use crate::store::{Lane, Retentions, StoreError, StoreId, Writable, Writers};
 use missing::Unindexed;
 pub(super) use refusals::Cause;
 
+/// Sealed segments that are indexed in memory, each some 40 MiB, before the writer waits for their index files.
+const MAX_WAITING_PARTS: usize = 3;
 /// Open index files, and their memory: beyond this the ones that were not asked for longest are given back.
 const MAX_INDEX_BYTES: usize = 128 * 1024 * 1024;
 const MAX_OPEN_INDEXES: usize = 2048;
@@ -57,6 +59,8 @@ pub(super) struct Shared {
     pub(super) segment_bytes: AtomicU64,
     /// Bytes of the index files.
     index_bytes: AtomicU64,
+    /// Parts that are sealed and still indexed in memory.
+    waiting: AtomicUsize,
     /// Damaged places of all parts.
     pub(super) quarantined_places: AtomicU64,
     pub(super) writers: Mutex<Writers>,
@@ -124,10 +128,9 @@ impl Shared {
             writable: watch::Sender::new(Writable::Yes),
             next_seq: AtomicU64::new(start.next_seq),
             segment_bytes: AtomicU64::new(start.segment_bytes),
-            index_bytes: AtomicU64::new(index_bytes(&start.parts)),
-            quarantined_places: AtomicU64::new(
-                start.parts.iter().map(|part| part.quarantined().len() as u64).sum(),
-            ),
+            index_bytes: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            quarantined_places: AtomicU64::new(0),
             writers: Mutex::new(writers),
             writers_change: Mutex::new(()),
             retentions: Mutex::new(Retentions { overridden, ..Retentions::default() }),
@@ -147,6 +150,7 @@ impl Shared {
             refusals: Mutex::default(),
             questions: AtomicU64::new(0),
         };
+        shared.count_parts(&shared.view());
         for (id, bytes) in start.unindexed {
             shared.add_unindexed(id, bytes);
         }
@@ -170,9 +174,14 @@ impl Shared {
     pub(super) fn change_view(&self, change: impl FnOnce(&View) -> View) {
         let mut view = self.view.write();
         *view = Arc::new(change(&view));
+        self.count_parts(&view);
+    }
+
+    fn count_parts(&self, view: &View) {
         let places = view.parts().iter().map(|part| part.quarantined().len() as u64).sum();
         self.quarantined_places.store(places, Ordering::Relaxed);
         self.index_bytes.store(index_bytes(view.parts()), Ordering::Relaxed);
+        self.waiting.store(self.waiting_in(view).count(), Ordering::Relaxed);
     }
 
     pub(super) fn reader(&self, lane: Lane) -> &Reader {
@@ -195,11 +204,23 @@ impl Shared {
 
     /// Parts that are sealed and still indexed in memory, oldest first.
     pub(super) fn waiting_parts(&self) -> Vec<Arc<Part>> {
-        let view = self.view();
-        let waits = |part: &&Arc<Part>| {
+        self.waiting_in(&self.view()).cloned().collect()
+    }
+
+    fn waiting_in<'a>(&'a self, view: &'a View) -> impl Iterator<Item = &'a Arc<Part>> {
+        view.parts().iter().filter(|part| {
             matches!(part.as_ref(), Part::Open(_)) && part.id().number != self.open_number(part.id().lane)
-        };
-        view.parts().iter().filter(waits).cloned().collect()
+        })
+    }
+
+    /// So many index files are still to be written that records wait for them. When records are refused anyway, they
+    /// need not wait for that.
+    pub(super) fn is_behind(&self) -> bool {
+        self.has_many_waiting() && self.takes_records()
+    }
+
+    pub(super) fn has_many_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > MAX_WAITING_PARTS
     }
 
     /// Asks a question until what it finds stays in place. A part that cannot be asked is made anew, and the question

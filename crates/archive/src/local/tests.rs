@@ -16,6 +16,8 @@ use super::*;
 use crate::store::conformance::{append, envelope, everything, new_record, walk};
 use crate::store::{Direction, ErrorKind, Filter};
 
+mod behind;
+
 fn on_disk(disk: &FaultyDisk) -> LocalOptions {
     let (clock, _) = Clock::manual(Duration::from_secs(1_700_000_000));
     LocalOptions {

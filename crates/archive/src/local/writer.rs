@@ -1,7 +1,7 @@
 //! The one thread that writes: group commit, duplicates, sealing, and coming back after the disk refused. It owns the
 //! journals of both lanes.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -30,6 +30,8 @@ pub(super) enum Command {
     SealDue,
     /// Removes sealed segments, and says which are gone.
     Remove(Vec<SegmentId>, SyncSender<Removed>),
+    /// The keeper has caught up a little, or says why it does not.
+    LookAgain,
 }
 
 /// What became of segments that were to be removed.
@@ -67,6 +69,8 @@ pub(super) struct NewEntry {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     commands: Receiver<Command>,
+    /// Batches that have not been looked at, in the order in which they came. As many as the queue has permits for.
+    held: VecDeque<Job>,
     lanes: [LaneWriter; 2],
 }
 
@@ -104,11 +108,9 @@ impl Writer {
     /// A segment of small records is sealed before its index in memory exceeds some 40 MiB, and before a start would
     /// have to hash more than that.
     const PART_RECORDS: usize = 400_000;
-    /// Sealed segments that are indexed in memory because their index files cannot be written.
-    const MAX_WAITING_PARTS: usize = 3;
 
     pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, lanes: [LaneWriter; 2]) -> Self {
-        Self { shared, commands, lanes }
+        Self { shared, commands, held: VecDeque::new(), lanes }
     }
 
     /// Serves commands until every sender is gone, then closes the journals.
@@ -116,6 +118,14 @@ impl Writer {
         let _stopped = SayStopped(Arc::clone(&self.shared));
         let mut left_over = None;
         loop {
+            // While index files are behind, batches wait; everything else goes on, for the keeper may wait for it.
+            if left_over.is_none()
+                && !self.shared.is_behind()
+                && let Some(job) = self.held.pop_front()
+            {
+                left_over = self.serve(job);
+                continue;
+            }
             let command = match left_over.take() {
                 Some(command) => Ok(command),
                 None => match self.lanes.iter().filter_map(|lane| lane.retry_at).min() {
@@ -124,7 +134,7 @@ impl Writer {
                 },
             };
             match command {
-                Ok(Command::Store(job)) => left_over = self.serve(job),
+                Ok(Command::Store(job)) => self.held.push_back(job),
                 Ok(Command::Seal(lane)) => self.seal(lane),
                 Ok(Command::SealDue) => {
                     self.shared.seal_asked.store(false, Ordering::Relaxed);
@@ -134,9 +144,14 @@ impl Writer {
                     // Whoever no longer waits finds out at the next start.
                     let _ = reply.send(self.remove(&segments));
                 }
+                Ok(Command::LookAgain) => {}
                 Err(RecvTimeoutError::Timeout) => self.retry(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+        }
+        while let Some(job) = self.held.pop_front() {
+            // Nobody is left who could send anything else.
+            let _ = self.serve(job);
         }
         for lane in self.lanes {
             let mut journal = lane.journal;
@@ -160,10 +175,13 @@ impl Writer {
             bytes += job.entries.iter().map(|entry| entry.body.len()).sum::<usize>();
             jobs.push(job);
             if records < Self::GROUP_RECORDS && bytes < Self::GROUP_BYTES {
-                match self.commands.try_recv() {
-                    Ok(Command::Store(job)) => next = Some(job),
-                    Ok(other) => left_over = Some(other),
-                    Err(_) => {}
+                next = self.held.pop_front();
+                if next.is_none() {
+                    match self.commands.try_recv() {
+                        Ok(Command::Store(job)) => next = Some(job),
+                        Ok(other) => left_over = Some(other),
+                        Err(_) => {}
+                    }
                 }
             }
         }
@@ -307,11 +325,6 @@ impl Writer {
         });
         if let Err(error) = noted {
             tracing::warn!(%error, "the store's meta file could not be written");
-        }
-        let behind = self.shared.waiting_parts().len() > Self::MAX_WAITING_PARTS;
-        if behind {
-            let reason = "the archive's index files cannot be written: see the log for what its disk says";
-            self.shared.refuse(Cause::IndexesBehind, Some(reason.to_owned()));
         }
         let _ = self.shared.nudge.try_send(());
     }

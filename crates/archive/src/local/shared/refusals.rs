@@ -40,6 +40,10 @@ impl Shared {
         self.refusals.lock().get(&cause).cloned()
     }
 
+    pub(in crate::local) fn takes_records(&self) -> bool {
+        self.refusals.lock().is_empty()
+    }
+
     /// Why records are not taken now.
     pub(in crate::local) fn refusal(&self) -> Option<String> {
         self.refusals.lock().values().next().cloned()
