@@ -2,6 +2,7 @@
 //! most of the work, so it is spread over the cores.
 
 use std::num::NonZero;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -175,6 +176,13 @@ impl Shared {
         mut spaces: Vec<(Space, Vec<IndexEntry>)>,
         quarantined: Vec<Stretch>,
     ) -> Result<SealedPart, StoreError> {
+        // A record whose place was put into quarantine may have been stored again behind it: that one counts.
+        let noted = self.noted_places(id);
+        for (_, entries) in &mut spaces {
+            if !noted.is_empty() {
+                entries.retain(|entry| !covers(&noted, entry.offset.into()));
+            }
+        }
         spaces.retain(|(_, entries)| !entries.is_empty());
         let path = super::index_path(&self.dir, id);
         let key = IndexKey { store_id: self.store_id, lane: id.lane, segment: id.number };
@@ -186,11 +194,31 @@ impl Shared {
         Ok(SealedPart::new(id, Arc::clone(&self.disk), path, self.store_id, summary, quarantined))
     }
 
+    /// What is noted as damaged in a segment, in order and disjoint.
+    fn noted_places(&self, id: SegmentId) -> Vec<Range<u64>> {
+        let mut places: Vec<Range<u64>> = Vec::new();
+        self.meta.with(|meta| {
+            for place in meta.quarantines_of(id.lane, id.number) {
+                let end = place.offset.saturating_add(place.bytes);
+                match places.last_mut() {
+                    Some(last) if place.offset <= last.end => last.end = last.end.max(end),
+                    _ => places.push(place.offset..end),
+                }
+            }
+        });
+        places
+    }
+
     fn segment_len(&self, id: SegmentId) -> Result<u64, StoreError> {
         let path = super::segment_path(&self.dir, id);
         let len = self.disk.open(&path).and_then(|file| file.len());
         len.map_err(|error| StoreError::Unreadable { path, reason: error.to_string() })
     }
+}
+
+fn covers(places: &[Range<u64>], offset: u64) -> bool {
+    let before = places.partition_point(|place| place.start <= offset);
+    before > 0 && places[before - 1].end > offset
 }
 
 fn spaces_of(index: &Index) -> Vec<(Space, Vec<IndexEntry>)> {

@@ -452,6 +452,30 @@ async fn j3_damage_that_a_reader_meets_goes_to_quarantine() {
 }
 
 #[tokio::test]
+async fn j3_a_record_stored_again_behind_its_quarantined_place_is_found_by_an_index_made_anew() {
+    let disk = FaultyDisk::new(6);
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    append(&store, records(0..100)).await;
+    disk.damage(&segment(&disk, 0), 2000, 0x10).unwrap();
+    assert_eq!(walk(&store, everything()).await.len(), 99);
+    // It was the disk's mood: the same place reads well from now on.
+    disk.damage(&segment(&disk, 0), 2000, 0x10).unwrap();
+    append(&store, records(0..100)).await;
+    // More than the segment takes, so that it is sealed.
+    append(&store, records(100..400)).await;
+    until(&store, |stats| stats.segments > 1 && store.shared.waiting_parts().is_empty()).await;
+    store.close().await.unwrap();
+    drop(store);
+    let indexes: Vec<String> = disk.list(Path::new("/archive")).unwrap();
+    for name in indexes.iter().filter(|name| name.ends_with(".index")) {
+        disk.remove(&Path::new("/archive").join(name)).unwrap();
+    }
+    let store = LocalStore::open(on_disk(&disk)).unwrap();
+    until(&store, |stats| stats.indexing.is_none()).await;
+    assert_eq!(walk(&store, everything()).await.len(), 400);
+}
+
+#[tokio::test]
 async fn a_seq_is_never_given_twice_even_when_the_end_is_lost() {
     let disk = FaultyDisk::new(5);
     let store = LocalStore::open(on_disk(&disk)).unwrap();
