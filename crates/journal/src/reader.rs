@@ -136,6 +136,9 @@ impl Reader {
         });
         report.frames = found.frames;
         report.unreadable |= found.unreadable;
+        if report.unreadable {
+            self.forget(segment);
+        }
         report.damaged.extend(found.damaged.iter().map(|range| damage(segment, range)));
         if readable < bytes {
             report.damaged.push(damage(segment, &(readable..bytes)));
@@ -143,7 +146,7 @@ impl Reader {
         Ok(report)
     }
 
-    /// Closes the file of a segment that is gone; a read that is under way still ends well.
+    /// Closes the file of a segment; a read that is under way still ends as it would have.
     pub(crate) fn forget(&self, segment: u32) {
         self.shared.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment);
     }
@@ -163,7 +166,11 @@ impl Reader {
     fn read_range(&self, segment: u32, offset: u64, bytes: &mut [u8]) -> Result<(), JournalError> {
         let path = self.shared.dir.join(file_name(segment));
         let file = self.file(segment).map_err(JournalError::io("open", &path))?;
-        read_exact_at(file.as_ref(), bytes, offset).map_err(JournalError::io("read", &path))
+        read_exact_at(file.as_ref(), bytes, offset).map_err(|error| {
+            // After a disk has gone and come back only a file that is opened anew may be readable.
+            self.forget(segment);
+            JournalError::io("read", &path)(error)
+        })
     }
 
     fn file(&self, segment: u32) -> io::Result<Arc<dyn DiskFile>> {

@@ -153,6 +153,11 @@ impl FaultyDisk {
         Ok(())
     }
 
+    /// Takes back every [`FaultyDisk::make_unreadable`].
+    pub fn make_readable(&self) {
+        self.state().bad.clear();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

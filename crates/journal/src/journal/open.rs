@@ -42,6 +42,9 @@ pub struct Recovery {
     pub cut: Option<Damage>,
     /// Damage that is no torn tail. It stays on disk, and each may be a gap.
     pub quarantined: Vec<Damage>,
+    /// Segments of which the disk did not give some part, in order. That part is among the quarantined, but nobody knows
+    /// that it is damaged: [`Reader::scan`] may read it later.
+    pub unreadable: Vec<u32>,
 }
 
 impl Journal {
@@ -123,10 +126,12 @@ fn read_segment(
         file.forget_cached().map_err(JournalError::io("drop the cache of", &path))?;
     }
     let mut len = file.len().map_err(JournalError::io("read", &path))?;
+    let mut unreadable = false;
     let header = match read_header(file.as_ref(), &path, len) {
         Err(error) if !last => {
             // The frames behind it are found without it.
             tracing::error!(segment = number, %error, "the header of a sealed segment cannot be read");
+            unreadable = true;
             HeaderState::Damaged
         }
         header => header?,
@@ -155,6 +160,9 @@ fn read_segment(
         replay.frame(at, payload);
     });
     recovery.frames += found.frames;
+    if unreadable || found.unreadable {
+        recovery.unreadable.push(number);
+    }
     let mut damaged: Vec<Damage> = found.damaged.iter().map(|range| damage(number, range)).collect();
     if readable < len {
         damaged.push(damage(number, &(readable..len)));

@@ -321,6 +321,49 @@ fn j3_what_cannot_be_read_is_quarantined_not_cut() {
 }
 
 #[test]
+fn j3_what_cannot_be_read_at_a_start_is_named_and_read_later() {
+    let disk = FaultyDisk::new(90);
+    let (mut journal, _, _) = open(&disk, 0).unwrap();
+    for byte in 1..=4 {
+        append(&mut journal, &[&[byte; 5000]]);
+        journal.seal(0).unwrap();
+    }
+    append(&mut journal, &[&[5; 5000], b"small"]);
+    journal.close().unwrap();
+    disk.make_unreadable(&segment_path(2), 0..64).unwrap();
+    disk.make_unreadable(&segment_path(3), 4096..4097).unwrap();
+    disk.damage(&segment_path(4), 100, 1).unwrap();
+    disk.make_unreadable(&segment_path(5), 64..65).unwrap();
+    let (journal, recovery, _) = open(&disk, 0).unwrap();
+    assert_eq!((recovery.unreadable, recovery.cut), (vec![2, 3, 5], None));
+    assert_eq!(recovery.quarantined.len(), 4, "and the one that reads wrongly");
+    assert!(journal.reader().scan(2, |_, _| {}).unwrap().unreadable);
+    disk.make_readable();
+    let mut frames = 0;
+    for segment in [2, 3, 5] {
+        let report = journal.reader().scan(segment, |_, _| frames += 1).unwrap();
+        assert!(!report.unreadable && report.damaged.is_empty(), "{report:?}");
+    }
+    assert_eq!(frames, 4);
+    drop(journal);
+    assert_eq!(open(&disk, 0).unwrap().1.unreadable, []);
+}
+
+#[test]
+fn a_read_error_does_not_outlive_the_file_that_was_open() {
+    let disk = FaultyDisk::new(91);
+    let (mut journal, _, _) = open(&disk, 0).unwrap();
+    let places = append(&mut journal, &[b"here"]);
+    journal.sync().unwrap();
+    let reader = journal.reader();
+    assert_eq!(reader.read(places[0]).unwrap(), &b"here"[..]);
+    // The files that are open are dead, as after a volume that went away and came back.
+    disk.kill();
+    assert!(matches!(reader.read(places[0]), Err(JournalError::Io { .. })));
+    assert_eq!(reader.read(places[0]).unwrap(), &b"here"[..]);
+}
+
+#[test]
 fn a_second_owner_gets_a_clear_error() {
     let disk = FaultyDisk::new(10);
     let (journal, _, _) = open(&disk, 0).unwrap();
