@@ -51,6 +51,18 @@ impl PublicKey {
         sec1
     }
 
+    /// Reads the compressed SEC1 form, 33 bytes 0x02‖X or 0x03‖X, and checks that the point lies on the curve.
+    pub fn from_compressed(bytes: &[u8; 33]) -> Result<Self, KeyError> {
+        k256::PublicKey::from_sec1_bytes(bytes).map(|key| Self::of(&key)).map_err(|_| KeyError::Public)
+    }
+
+    /// 0x02‖X where Y is even and 0x03‖X where it is odd, 33 bytes: the compressed SEC1 form.
+    pub fn to_compressed(&self) -> [u8; 33] {
+        let mut compressed = [2 | self.0[63] & 1; 33];
+        compressed[1..].copy_from_slice(&self.0[..32]);
+        compressed
+    }
+
     /// The node address: Keccak-256 of the 64 bytes.
     pub fn node_id(&self) -> [u8; 32] {
         keccak256(&self.0)
@@ -181,6 +193,19 @@ mod tests {
         assert_eq!(PublicKey::from_bytes(&key(3).public().as_bytes()[..63]), Err(KeyError::Public));
         assert!(SecretKey::from_bytes(&[0; 32]).is_err());
         assert!(SecretKey::from_bytes(&[0xff; 32]).is_err());
+    }
+
+    #[test]
+    fn a_compressed_key_names_the_same_point() {
+        let mut parities = [false; 2];
+        for byte in 1..9 {
+            let compressed = key(byte).public().to_compressed();
+            parities[usize::from(compressed[0] - 2)] = true;
+            assert_eq!(PublicKey::from_compressed(&compressed), Ok(key(byte).public()));
+        }
+        assert_eq!(parities, [true; 2]);
+        assert_eq!(PublicKey::from_compressed(&[0xff; 33]), Err(KeyError::Public));
+        assert_eq!(PublicKey::from_compressed(&[4; 33]), Err(KeyError::Public));
     }
 
     #[test]

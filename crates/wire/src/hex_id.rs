@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("expected {digits} hex digits, with or without 0x in front")]
 pub struct ParseIdError {
-    digits: usize,
+    pub(crate) digits: usize,
 }
 
 macro_rules! hex_id {

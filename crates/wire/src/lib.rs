@@ -1,5 +1,6 @@
 //! What goes over the Waku and Whisper networks, as types and codecs: envelopes, topics, bloom filters, proof of
-//! work, the packets of `waku/1`, `waku/0` and `shh/6`, encrypted payloads, and requests for mail.
+//! work, the packets of `waku/1`, `waku/0` and `shh/6`, encrypted payloads, requests for mail, and the messages with
+//! which Status clients and push servers talk.
 //!
 //! Sources: 5/WAKU0, 6/WAKU1, EIP-627, 7/WAKU-DATA and 8/WAKU-MAIL, as the deployed nodes (status-go, go-ethereum)
 //! really speak them. Nothing here does I/O, reads a clock or draws randomness: time and random bytes are arguments,
@@ -9,7 +10,8 @@
 //! Every decoder takes bytes from strangers: it goes through the strict reader of `poste_codec::rlp`, allocates no
 //! more than its input warrants, and never panics.
 //!
-//! Start with [`Envelope`] and [`Packet`]; for mail with [`mail::MailRequest`].
+//! Start with [`Envelope`] and [`Packet`]; for mail with [`mail::MailRequest`], for push
+//! notifications with [`mod@status`].
 
 mod bloom;
 mod cursor;
@@ -19,6 +21,7 @@ pub mod mail;
 pub mod packet;
 pub mod payload;
 pub mod pow;
+pub mod status;
 
 pub use bloom::{Bloom, BloomLengthError};
 pub use cursor::{Cursor, CursorLengthError, archive_key};

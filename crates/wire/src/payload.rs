@@ -98,6 +98,25 @@ pub fn build(
 
 /// Takes a plaintext apart, and finds who signed it.
 pub fn parse(plaintext: &[u8]) -> Result<Plaintext<'_>, PayloadError> {
+    let parsed = take_apart(plaintext)?;
+    let signer = match &parsed.signature {
+        None => None,
+        Some(signature) => {
+            let digest = keccak256(&plaintext[..plaintext.len() - SIGNATURE_LENGTH]);
+            Some(recover(&digest, signature).map_err(|_| PayloadError::Signature)?)
+        }
+    };
+    Ok(Plaintext { signer, ..parsed })
+}
+
+/// What the application sent, for those who do not care who signed it: the signature may be any bytes, and the
+/// recovery of a key is spared.
+pub fn content(plaintext: &[u8]) -> Result<&[u8], PayloadError> {
+    take_apart(plaintext).map(|parsed| parsed.payload)
+}
+
+/// Without the signer.
+fn take_apart(plaintext: &[u8]) -> Result<Plaintext<'_>, PayloadError> {
     let (flags, rest) = plaintext.split_first().ok_or(PayloadError::Empty)?;
     let (rest, signature) = match flags & SIGNED_FLAG {
         0 => (rest, None),
@@ -113,14 +132,7 @@ pub fn parse(plaintext: &[u8]) -> Result<Plaintext<'_>, PayloadError> {
     let (size, rest) = rest.split_at_checked(size_field).ok_or(PayloadError::Truncated)?;
     let size = size.iter().rev().fold(0, |size, byte| size << 8 | usize::from(*byte));
     let (payload, padding) = rest.split_at_checked(size).ok_or(PayloadError::Truncated)?;
-    let signer = match &signature {
-        None => None,
-        Some(signature) => {
-            let digest = keccak256(&plaintext[..plaintext.len() - SIGNATURE_LENGTH]);
-            Some(recover(&digest, signature).map_err(|_| PayloadError::Signature)?)
-        }
-    };
-    Ok(Plaintext { flags: *flags, payload, padding, signature, signer })
+    Ok(Plaintext { flags: *flags, payload, padding, signature, signer: None })
 }
 
 /// The shortest that holds the length, but at least one byte.

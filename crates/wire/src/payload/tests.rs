@@ -44,6 +44,7 @@ fn signatures_count_from_0_or_from_27() {
     }
     *specified.last_mut().unwrap() = 9;
     assert_eq!(parse(&specified), Err(PayloadError::Signature));
+    assert_eq!(content(&specified), Ok(&b"payload"[..]));
 }
 
 #[test]
