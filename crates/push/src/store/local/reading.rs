@@ -1,0 +1,153 @@
+//! Questions about registrations. A question reads the database as it was at one moment, and the row keys as they are:
+//! when a row was replaced in between, its old key is gone, and the row is read again. A row that its key does not
+//! open although nothing changed is treated as absent, and counted.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+use std::sync::atomic::Ordering;
+
+use poste_wire::status::HashedPublicKey;
+use redb::{ReadTransaction, ReadableDatabase};
+
+use super::Files;
+use super::registrations::{DEVICE_DATA, ROWS, TOMBSTONES, all_of, corrupt, is_due_for_a_note};
+use super::row::{Row, behind_owner, device_key, owner_of};
+use super::seal::SealKey;
+use crate::store::{DeviceId, OwnerTopics, Registration, StoreError, TopicKeys};
+
+impl Files {
+    /// The highest version of a device.
+    pub(super) fn version(&self, device: &DeviceId) -> Result<Option<u64>, StoreError> {
+        let read = self.registrations.begin_read()?;
+        let key = device_key(device);
+        if let Some(row) = row(&read, &key)? {
+            return Ok(Some(row.version));
+        }
+        let version = read.open_table(TOMBSTONES)?.get(key.as_slice())?;
+        Ok(version.map(|version| version.value()))
+    }
+
+    /// All registrations of an owner.
+    pub(super) fn registrations_of(&self, owner: &HashedPublicKey) -> Result<Vec<Registration>, StoreError> {
+        let read = self.registrations.begin_read()?;
+        let all = all_of(owner);
+        let mut registrations = Vec::new();
+        for found in read.open_table(ROWS)?.range(all.start.as_slice()..all.end.as_slice())? {
+            registrations.extend(self.registration(&read, found?.0.value())?);
+        }
+        Ok(registrations)
+    }
+
+    /// The registrations of devices, in their order.
+    pub(super) fn find(&self, devices: &[DeviceId]) -> Result<Vec<Option<Registration>>, StoreError> {
+        let read = self.registrations.begin_read()?;
+        devices.iter().map(|device| self.registration(&read, &device_key(device))).collect()
+    }
+
+    /// The topic keys of an owner.
+    pub(super) fn topic_keys_of(&self, owner: &HashedPublicKey) -> Result<Option<TopicKeys>, StoreError> {
+        let read = self.registrations.begin_read()?;
+        let all = all_of(owner);
+        for found in read.open_table(ROWS)?.range(all.start.as_slice()..all.end.as_slice())? {
+            let (key, row) = found?;
+            if let Some(topic_keys) = self.topic_keys(key.value(), row.value())? {
+                return Ok(Some(topic_keys));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next owners behind one.
+    pub(super) fn owners(
+        &self,
+        after: Option<&HashedPublicKey>,
+        max: usize,
+    ) -> Result<Vec<OwnerTopics>, StoreError> {
+        let read = self.registrations.begin_read()?;
+        let behind = after.map(behind_owner);
+        let from = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut owners: Vec<OwnerTopics> = Vec::new();
+        for found in read.open_table(ROWS)?.range::<&[u8]>((from, Bound::Unbounded))? {
+            if owners.len() >= max {
+                break;
+            }
+            let (key, row) = found?;
+            let owner = owner_of(key.value()).ok_or_else(corrupt)?;
+            if owners.last().is_some_and(|last| last.key == owner) {
+                continue;
+            }
+            if let Some(topic_keys) = self.topic_keys(key.value(), row.value())? {
+                owners.push(OwnerTopics { key: owner, topic_keys });
+            }
+        }
+        Ok(owners)
+    }
+
+    /// Those of some devices whose last success is old enough to be replaced, each once.
+    pub(super) fn due_for_a_note(
+        &self,
+        devices: Vec<DeviceId>,
+        at_unix_s: u64,
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        let read = self.registrations.begin_read()?;
+        let mut due = HashSet::new();
+        for device in devices {
+            if row(&read, &device_key(&device))?.is_some_and(|row| is_due_for_a_note(&row, at_unix_s)) {
+                due.insert(device);
+            }
+        }
+        Ok(due.into_iter().collect())
+    }
+
+    fn registration(&self, read: &ReadTransaction, key: &[u8]) -> Result<Option<Registration>, StoreError> {
+        let open = |read: &ReadTransaction, row: &Row, seal_key: &SealKey| {
+            let sealed = read.open_table(DEVICE_DATA)?.get(key)?;
+            Ok(sealed.and_then(|sealed| row.open(key, sealed.value(), seal_key)))
+        };
+        match row(read, key)? {
+            Some(row) => self.opened(read, key, row, open),
+            None => Ok(None),
+        }
+    }
+
+    fn topic_keys(&self, key: &[u8], row: &[u8]) -> Result<Option<TopicKeys>, StoreError> {
+        let row = Row::decode(row).ok_or_else(corrupt)?;
+        let first = row.open_topic_keys(key, &self.keys.read(row.slot)?);
+        if first.is_some() {
+            return Ok(first);
+        }
+        let open =
+            |_: &ReadTransaction, row: &Row, seal_key: &SealKey| Ok(row.open_topic_keys(key, seal_key));
+        self.opened(&self.registrations.begin_read()?, key, row, open)
+    }
+
+    /// Opens a text of a row, that of a newer row if it was replaced meanwhile.
+    fn opened<T>(
+        &self,
+        read: &ReadTransaction,
+        key: &[u8],
+        mut found: Row,
+        open: impl Fn(&ReadTransaction, &Row, &SealKey) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        if let Some(text) = open(read, &found, &self.keys.read(found.slot)?)? {
+            return Ok(Some(text));
+        }
+        loop {
+            let now = self.registrations.begin_read()?;
+            let Some(newer) = row(&now, key)? else { return Ok(None) };
+            if let Some(text) = open(&now, &newer, &self.keys.read(newer.slot)?)? {
+                return Ok(Some(text));
+            }
+            if (newer.slot, newer.version) == (found.slot, found.version) {
+                self.unreadable.fetch_add(1, Ordering::Relaxed);
+                return Ok(None);
+            }
+            found = newer;
+        }
+    }
+}
+
+fn row(read: &ReadTransaction, key: &[u8]) -> Result<Option<Row>, StoreError> {
+    let row = read.open_table(ROWS)?.get(key)?;
+    row.map(|row| Row::decode(row.value()).ok_or_else(corrupt)).transpose()
+}

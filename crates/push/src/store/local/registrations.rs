@@ -1,0 +1,195 @@
+//! What changes registrations, each within one transaction: versions only rise, owners stay below their caps, and a
+//! slot is used by one row or free.
+
+use std::ops::Range;
+
+use poste_wire::status::HashedPublicKey;
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+
+use super::REGISTRATIONS;
+use super::row::{Row, behind_owner, device_key};
+use super::slots::Slots;
+use crate::store::{Caps, DeviceId, NewRegistration, OwnerState, Registered, StoreError};
+
+/// By device: the bytes of a [`Row`].
+pub(super) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+/// By device: the sealed device data of a row.
+pub(super) const DEVICE_DATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("device_data");
+/// By device: the version of a forgotten registration. A device is here or in [`ROWS`].
+pub(super) const TOMBSTONES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("tombstones");
+
+/// A success is noted again when the last noted one is so old, seconds.
+const NOTE_AGAIN_S: u64 = 24 * 60 * 60;
+
+/// Stores a registration, or replaces one.
+pub(super) fn put(
+    transaction: &WriteTransaction,
+    slots: &mut Slots,
+    caps: Caps,
+    registration: &NewRegistration,
+) -> Result<Registered, StoreError> {
+    let mut tables = Tables::open(transaction)?;
+    let key = device_key(&registration.device);
+    let stands = tables.stand(&key)?;
+    let owner = tables.owner(&registration.device.key)?;
+    if let Some(refused) = stands.refuses(registration.version) {
+        return Ok(refused);
+    }
+    let is_new = stands.row.is_none();
+    let has_room =
+        owner.registrations < caps.registrations && (stands.is_known() || owner.devices < caps.devices);
+    if is_new && !has_room {
+        return Ok(Registered::TooManyDevices);
+    }
+    if let Some(row) = &stands.row {
+        slots.release(transaction, row.slot)?;
+    }
+    let (slot, seal_key) = slots.take(transaction)?;
+    let (row, data) = Row::seal(registration, slot, &seal_key);
+    tables.rows.insert(key.as_slice(), row.encode().as_slice())?;
+    tables.device_data.insert(key.as_slice(), data.as_slice())?;
+    tables.tombstones.remove(key.as_slice())?;
+    Ok(Registered::Done(OwnerState { registrations: owner.registrations + usize::from(is_new) }))
+}
+
+/// Forgets a registration by a message with a version of its own, which is kept.
+pub(super) fn bury(
+    transaction: &WriteTransaction,
+    slots: &mut Slots,
+    caps: Caps,
+    device: &DeviceId,
+    version: u64,
+) -> Result<Registered, StoreError> {
+    let mut tables = Tables::open(transaction)?;
+    let key = device_key(device);
+    let stands = tables.stand(&key)?;
+    let owner = tables.owner(&device.key)?;
+    if let Some(refused) = stands.refuses(version) {
+        return Ok(refused);
+    }
+    if !stands.is_known() && owner.devices >= caps.devices {
+        return Ok(Registered::TooManyDevices);
+    }
+    let left = owner.registrations - usize::from(stands.row.is_some());
+    tables.bury(transaction, slots, &key, stands.row.as_ref(), version)?;
+    Ok(Registered::Done(OwnerState { registrations: left }))
+}
+
+/// Forgets a registration that `is_meant` tells by its row, and keeps its version.
+pub(super) fn forget(
+    transaction: &WriteTransaction,
+    slots: &mut Slots,
+    device: &DeviceId,
+    is_meant: impl FnOnce(&Row) -> bool,
+) -> Result<Option<OwnerState>, StoreError> {
+    let mut tables = Tables::open(transaction)?;
+    let key = device_key(device);
+    let Some(row) = tables.row(&key)?.filter(is_meant) else { return Ok(None) };
+    tables.bury(transaction, slots, &key, Some(&row), row.version)?;
+    Ok(Some(OwnerState { registrations: tables.owner(&device.key)?.registrations }))
+}
+
+/// Notes that devices were reached.
+pub(super) fn note_successes(
+    transaction: &WriteTransaction,
+    devices: &[DeviceId],
+    at_unix_s: u64,
+) -> Result<(), StoreError> {
+    let mut tables = Tables::open(transaction)?;
+    for device in devices {
+        let key = device_key(device);
+        if let Some(row) = tables.row(&key)?.filter(|row| is_due_for_a_note(row, at_unix_s)) {
+            let row = Row { reached_unix_s: at_unix_s, ..row };
+            tables.rows.insert(key.as_slice(), row.encode().as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a success of this time is worth a write.
+pub(super) fn is_due_for_a_note(row: &Row, at_unix_s: u64) -> bool {
+    row.reached_unix_s == 0 || row.reached_unix_s.saturating_add(NOTE_AGAIN_S) <= at_unix_s
+}
+
+/// The keys of all devices of an owner.
+pub(super) fn all_of(owner: &HashedPublicKey) -> Range<Vec<u8>> {
+    owner.as_bytes().to_vec()..behind_owner(owner)
+}
+
+/// For a row that this program does not write.
+pub(super) fn corrupt() -> StoreError {
+    StoreError::corrupt(REGISTRATIONS, "a row is damaged: bring all files of the store back from one backup")
+}
+
+struct Tables<'t> {
+    rows: Table<'t, &'static [u8], &'static [u8]>,
+    device_data: Table<'t, &'static [u8], &'static [u8]>,
+    tombstones: Table<'t, &'static [u8], u64>,
+}
+
+/// What is stored of a device.
+struct Stand {
+    row: Option<Row>,
+    tombstone: Option<u64>,
+}
+
+/// What is stored of an owner.
+struct Owner {
+    registrations: usize,
+    devices: usize,
+}
+
+impl<'t> Tables<'t> {
+    fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            rows: transaction.open_table(ROWS)?,
+            device_data: transaction.open_table(DEVICE_DATA)?,
+            tombstones: transaction.open_table(TOMBSTONES)?,
+        })
+    }
+
+    fn row(&self, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        let row = self.rows.get(key)?;
+        row.map(|row| Row::decode(row.value()).ok_or_else(corrupt)).transpose()
+    }
+
+    fn stand(&self, key: &[u8]) -> Result<Stand, StoreError> {
+        let tombstone = self.tombstones.get(key)?.map(|version| version.value());
+        Ok(Stand { row: self.row(key)?, tombstone })
+    }
+
+    fn owner(&self, owner: &HashedPublicKey) -> Result<Owner, StoreError> {
+        let all = all_of(owner);
+        let registrations = self.rows.range(all.start.as_slice()..all.end.as_slice())?.count();
+        let tombstones = self.tombstones.range(all.start.as_slice()..all.end.as_slice())?.count();
+        Ok(Owner { registrations, devices: registrations + tombstones })
+    }
+
+    fn bury(
+        &mut self,
+        transaction: &WriteTransaction,
+        slots: &mut Slots,
+        key: &[u8],
+        row: Option<&Row>,
+        version: u64,
+    ) -> Result<(), StoreError> {
+        if let Some(row) = row {
+            self.rows.remove(key)?;
+            self.device_data.remove(key)?;
+            slots.release(transaction, row.slot)?;
+        }
+        self.tombstones.insert(key, version)?;
+        Ok(())
+    }
+}
+
+impl Stand {
+    fn is_known(&self) -> bool {
+        self.row.is_some() || self.tombstone.is_some()
+    }
+
+    fn refuses(&self, version: u64) -> Option<Registered> {
+        let stored = self.row.as_ref().map(|row| row.version).max(self.tombstone)?;
+        (stored >= version).then_some(Registered::VersionMismatch { stored })
+    }
+}

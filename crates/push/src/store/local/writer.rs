@@ -1,0 +1,152 @@
+//! The one that writes a database: a thread that gathers what several callers want into one transaction, so that one
+//! commit serves them all. While it commits the next group gathers; nobody waits for a timer.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use redb::{Database, Durability, WriteTransaction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::StoreError;
+
+/// The most jobs of one transaction.
+const GROUP: usize = 256;
+
+/// What has to be done beside a transaction.
+pub(super) trait Aside: Send + 'static {
+    /// Before the commit: makes durable what the rows of the transaction refer to.
+    fn before_commit(&mut self) -> Result<(), StoreError>;
+    /// After the commit and before anybody is told: takes away what no row refers to any more.
+    fn after_commit(&mut self) -> Result<(), StoreError>;
+}
+
+/// For databases that stand alone.
+impl Aside for () {
+    fn before_commit(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn after_commit(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// How a database is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writing {
+    /// The name of its file.
+    pub(super) name: &'static str,
+    /// How many jobs may wait.
+    pub(super) queue: usize,
+    /// Whether each commit also saves which pages are free, so that a start after a crash need not read the file.
+    pub(super) quick_repair: bool,
+}
+
+/// The handle of the thread. The thread ends with the handle, when it has written what was handed over.
+pub(super) struct Writer<A: Aside> {
+    jobs: Mutex<Option<mpsc::Sender<Job<A>>>>,
+    failure: Arc<Mutex<Option<StoreError>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Does its part of the transaction, and gives what tells the caller once that is durable.
+type Job<A> = Box<dyn FnOnce(&WriteTransaction, &mut A) -> Result<Tell, StoreError> + Send>;
+type Tell = Box<dyn FnOnce()>;
+
+impl<A: Aside> Writer<A> {
+    /// Starts the thread.
+    pub(super) fn start(writing: Writing, database: Arc<Database>, aside: A) -> Result<Self, StoreError> {
+        let (sender, receiver) = mpsc::channel(writing.queue);
+        let failure = Arc::new(Mutex::new(None));
+        let thread = {
+            let failure = Arc::clone(&failure);
+            std::thread::Builder::new()
+                .name(format!("push {}", writing.name))
+                .spawn(move || run(writing, &database, aside, receiver, &failure))
+                .map_err(StoreError::io("start the thread that writes", writing.name.as_ref()))?
+        };
+        Ok(Self { jobs: Mutex::new(Some(sender)), failure, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Runs `work` in a transaction, and returns what it gave once that is durable. When any work of the transaction
+    /// fails, all of it does, and the writer takes nothing more.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&WriteTransaction, &mut A) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (tell, told) = oneshot::channel();
+        let job: Job<A> = Box::new(move |transaction, aside| {
+            let done = work(transaction, aside)?;
+            // Nobody may be waiting any more.
+            Ok(Box::new(move || drop(tell.send(done))))
+        });
+        let jobs = self.jobs.lock().clone();
+        let handed_over = match jobs {
+            Some(jobs) => jobs.send(job).await.is_ok(),
+            None => false,
+        };
+        let done = if handed_over { told.await.ok() } else { None };
+        done.ok_or_else(|| self.failure.lock().clone().unwrap_or(StoreError::Closed))
+    }
+
+    /// Takes nothing more, and waits until what was handed over is written. It blocks.
+    pub(super) fn close(&self) -> Result<(), StoreError> {
+        drop(self.jobs.lock().take());
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic of the thread was told on its way.
+            drop(thread.join());
+        }
+        self.failure.lock().clone().map_or(Ok(()), Err)
+    }
+}
+
+impl<A: Aside> Drop for Writer<A> {
+    fn drop(&mut self) {
+        // Whoever cares for the error calls `close` before.
+        drop(self.close());
+    }
+}
+
+fn run<A: Aside>(
+    writing: Writing,
+    database: &Database,
+    mut aside: A,
+    mut jobs: mpsc::Receiver<Job<A>>,
+    failure: &Mutex<Option<StoreError>>,
+) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP {
+            let Ok(job) = jobs.try_recv() else { break };
+            group.push(job);
+        }
+        match commit(writing, database, &mut aside, group) {
+            Ok(tellings) => tellings.into_iter().for_each(|tell| tell()),
+            Err(error) => {
+                tracing::error!(file = writing.name, %error, "nothing is written until the store is opened again");
+                // Set before the waiting callers of the group and of the queue find that nobody answers.
+                *failure.lock() = Some(error);
+                return;
+            }
+        }
+    }
+}
+
+/// One transaction. An error of any part leaves the database as it was, or, from the commit on, in a state that only
+/// opening it again can tell.
+fn commit<A: Aside>(
+    writing: Writing,
+    database: &Database,
+    aside: &mut A,
+    group: Vec<Job<A>>,
+) -> Result<Vec<Tell>, StoreError> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_quick_repair(writing.quick_repair);
+    let tellings = group.into_iter().map(|job| job(&transaction, aside)).collect::<Result<Vec<_>, _>>()?;
+    aside.before_commit()?;
+    transaction.commit()?;
+    aside.after_commit()?;
+    Ok(tellings)
+}
