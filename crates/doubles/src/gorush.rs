@@ -15,7 +15,7 @@ mod server;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -100,6 +100,8 @@ pub struct Call {
     pub body: Bytes,
     /// The value of `Content-Type`, if there was one.
     pub content_type: Option<String>,
+    /// When it had arrived whole.
+    pub arrived: Instant,
     /// The status that was answered, or would have been but for a fault.
     pub status: u16,
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -86,10 +87,11 @@ fn router(core: Arc<Core>) -> Router {
 }
 
 async fn push(State(core): State<Arc<Core>>, headers: HeaderMap, body: Bytes) -> Response {
+    let arrived = Instant::now();
     let fault = *core.fault.lock();
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.map(str::to_owned);
-    let call = |status| Call { body: body.clone(), content_type: content_type.clone(), status };
+    let call = |status| Call { body: body.clone(), content_type: content_type.clone(), arrived, status };
     match fault {
         Some(Fault::BadRequest) => {
             core.calls.send_modify(|calls| calls.push(call(400)));

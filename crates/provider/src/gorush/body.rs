@@ -86,4 +86,55 @@ impl Serialize for Data<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::notification::{CollapseId, DeviceToken, Reference};
+
+    fn notification(service: PushService, message: String) -> Notification {
+        Notification {
+            reference: Reference::new(b"row").unwrap(),
+            sent_at: Duration::ZERO,
+            token: DeviceToken::new("token"),
+            service,
+            message: message.into(),
+            data: vec![("chatId".into(), "0x01".into())],
+            collapse_id: Some(CollapseId([0xab; 32])),
+            expires: Some(Duration::from_millis(1_700_000_000_900)),
+        }
+    }
+
+    #[test]
+    fn apple_gets_a_topic_and_google_never() {
+        let apns = PushService::Apns { topic: "some.app".into() };
+        let rendered = render(&notification(apns, "hi".into()), "id").unwrap();
+        let collapse_id = "ab".repeat(32);
+        let expected = format!(
+            r#"{{"tokens":["token"],"platform":1,"message":"hi","topic":"some.app","data":{{"chatId":"0x01"}},"collapse_id":"{collapse_id}","expiration":1700000000,"notif_id":"id"}}"#
+        );
+        assert_eq!((rendered.json, rendered.counts), (expected, 2));
+
+        let apns = PushService::Apns { topic: String::new() };
+        assert_eq!(render(&notification(apns, "hi".into()), "id").unwrap().counts, 1, "an empty topic");
+
+        let rendered = render(&notification(PushService::Fcm, "hi".into()), "id").unwrap();
+        let expected =
+            r#"{"tokens":["token"],"platform":2,"message":"hi","data":{"chatId":"0x01"},"notif_id":"id"}"#;
+        assert_eq!((rendered.json.as_str(), rendered.counts), (expected, 1));
+    }
+
+    #[test]
+    fn what_nobody_delivers_is_not_rendered() {
+        let render = |len: usize, text: &str| render(&notification(PushService::Fcm, text.repeat(len)), "id");
+        assert!(render(4096, "x").is_some(), "as much as Apple and Google take");
+        assert!(render(MAX_BYTES, "x").is_none());
+        assert!(render(MAX_BYTES / 4, "\u{1}").is_none(), "longer once it is escaped");
+    }
+
+    #[test]
+    fn bodies_are_joined_as_gorush_reads_them() {
+        assert_eq!(join(["{1}", "{2}"].into_iter()), r#"{"notifications":[{1},{2}]}"#);
+        assert_eq!(join(["{1}"].into_iter()), r#"{"notifications":[{1}]}"#);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Uri, header};
 use hyper_util::rt::TokioIo;
@@ -55,7 +55,7 @@ impl Address {
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: u16,
-    /// None if it could not be read to its end, or is too long.
+    /// None if the connection ended within it.
     pub(super) body: Option<Bytes>,
 }
 
@@ -134,6 +134,10 @@ impl Connections {
                 let body = Limited::new(response.into_body(), self.settings.max_answer_bytes);
                 let body = match tokio::time::timeout_at(deadline, body.collect()).await {
                     Ok(Ok(body)) => Some(body.to_bytes()),
+                    // What is too long is no answer of gorush's: as good as empty.
+                    Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                        return Ok(Reply { status, body: Some(Bytes::new()) });
+                    }
                     Ok(Err(_)) => None,
                     Err(_) if status == 200 => return Err(CallFailure::Timeout),
                     Err(_) => None,

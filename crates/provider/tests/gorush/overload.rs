@@ -1,0 +1,134 @@
+//! More than a gorush takes: bounded queues, bounded calls, deadlines, and stopping.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use poste_doubles::gorush::{Fault, Settings};
+use poste_provider::{Outcome, PushProvider, Refused, Unknown};
+
+use super::{apns, notification, start};
+
+const FOREVER: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_thousand_at_once_arrive_once_each_in_bounded_calls() {
+    let (gorush, provider) = start(Settings::default(), |_| {}).await;
+    let outcomes =
+        join_all((0..1000).map(|number| provider.send(notification(apns(), &number.to_string())))).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Sent));
+    let calls = gorush.calls();
+    assert!(calls.iter().all(|call| call.notifications().len() <= 100));
+    assert!(calls.len() < 100, "{} calls: notifications that wait travel together", calls.len());
+    gorush.settle().await;
+    let mut numbers: Vec<u32> = gorush.pushes().iter().map(|push| push.token.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..1000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_gorush_with_a_smaller_limit_gets_smaller_calls() {
+    let (gorush, provider) =
+        start(Settings { max_notifications: 3, ..Settings::default() }, |settings| settings.max_calls = 1)
+            .await;
+    for _ in 0..2 {
+        let outcomes =
+            join_all((0..50).map(|number| provider.send(notification(apns(), &number.to_string())))).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Sent));
+    }
+    let refused = gorush.calls().iter().filter(|call| call.status == 400).count();
+    assert_eq!(refused, 1, "the limit is learned from the first refusal");
+    gorush.settle().await;
+    assert_eq!(gorush.pushes().len(), 100);
+}
+
+#[tokio::test]
+async fn a_400_for_many_is_tried_in_parts_before_anybody_is_refused() {
+    let (gorush, provider) = start(Settings::default(), |settings| settings.max_calls = 1).await;
+    gorush.set_fault(Some(Fault::BadRequest));
+    let outcomes =
+        join_all((0..8).map(|number| provider.send(notification(apns(), &number.to_string())))).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Refused(Refused::BadRequest)));
+    let alone = gorush.calls().iter().filter(|call| call.notifications().len() == 1).count();
+    assert_eq!(alone, 8);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once() {
+    let (gorush, provider) = start(Settings::default(), |settings| {
+        settings.max_calls = 1;
+        settings.max_batch = 1;
+        settings.queue = 5;
+        settings.call_timeout = Duration::from_millis(200);
+        settings.queue_timeout = FOREVER;
+    })
+    .await;
+    gorush.set_fault(Some(Fault::Slow(FOREVER)));
+    let outcomes =
+        join_all((0..20).map(|number| provider.send(notification(apns(), &number.to_string())))).await;
+    let count = |expected| outcomes.iter().filter(|outcome| **outcome == expected).count();
+    assert_eq!(count(Outcome::Refused(Refused::Busy)), 15, "{outcomes:?}");
+    assert_eq!(count(Outcome::Unknown(Unknown::Timeout)), 5, "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn what_waited_too_long_is_refused_and_never_sent() {
+    let (gorush, provider) = start(Settings::default(), |settings| {
+        settings.max_calls = 1;
+        settings.call_timeout = Duration::from_millis(400);
+        settings.queue_timeout = Duration::from_millis(100);
+    })
+    .await;
+    gorush.set_fault(Some(Fault::Slow(FOREVER)));
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        provider.send(notification(apns(), "late")).await
+    };
+    let (first, late) = tokio::join!(provider.send(notification(apns(), "first")), late);
+    assert_eq!(first, Outcome::Unknown(Unknown::Timeout));
+    assert_eq!(late, Outcome::Refused(Refused::Busy));
+    gorush.set_fault(None);
+    assert_eq!(provider.send(notification(apns(), "next")).await, Outcome::Sent);
+    gorush.settle().await;
+    let tokens: Vec<_> = gorush.pushes().into_iter().map(|push| push.token).collect();
+    assert_eq!(tokens, ["first", "next"]);
+}
+
+#[tokio::test]
+async fn stopping_ends_what_was_taken_and_refuses_the_rest() {
+    let (gorush, provider) = start(Settings::default(), |settings| {
+        settings.max_calls = 1;
+        settings.max_batch = 1;
+    })
+    .await;
+    gorush.set_fault(Some(Fault::Slow(Duration::from_millis(50))));
+    let provider = Arc::new(provider);
+    let waiting: Vec<_> = (0..3)
+        .map(|number| {
+            let provider = provider.clone();
+            tokio::spawn(async move { provider.send(notification(apns(), &number.to_string())).await })
+        })
+        .collect();
+    gorush.wait_for_pushes(1).await;
+    provider.stop().await;
+    for outcome in join_all(waiting).await {
+        assert_eq!(outcome.unwrap(), Outcome::Sent);
+    }
+    let outcome = provider.send(notification(apns(), "later")).await;
+    assert_eq!(outcome, Outcome::Refused(Refused::Stopping));
+    assert_eq!(gorush.pushes().len(), 3);
+}
+
+#[tokio::test]
+async fn dropping_the_sender_ends_its_calls() {
+    let (gorush, provider) = start(Settings::default(), |_| {}).await;
+    gorush.set_fault(Some(Fault::Slow(FOREVER)));
+    let mut sending = provider.send(notification(apns(), "a"));
+    tokio::select! {
+        _ = &mut sending => panic!("gorush does not answer"),
+        _ = gorush.wait_for_pushes(1) => {}
+    }
+    drop(sending);
+    drop(provider);
+    tokio::time::timeout(Duration::from_secs(5), gorush.go_down()).await.expect("no call holds on");
+}
