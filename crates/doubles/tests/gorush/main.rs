@@ -1,5 +1,7 @@
 //! The double against the recordings, and what it does beyond them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
+
 mod faults;
 mod hook;
 mod recorded;

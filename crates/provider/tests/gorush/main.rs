@@ -1,5 +1,7 @@
 //! The sender and the feedback hook against a gorush.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
+
 mod feedback;
 mod outcomes;
 mod overload;
