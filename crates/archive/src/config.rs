@@ -9,7 +9,7 @@ use poste_service::listener;
 use poste_wire::Topic;
 use serde::{Deserialize, Serialize};
 
-use crate::quota::QuotaLimits;
+use crate::quota::{DayBytes, QuotaLimits};
 use crate::record::MAX_BODY_BYTES;
 use crate::store::Retention;
 
@@ -45,9 +45,15 @@ pub struct ArchiveConfig {
     pub writer_quota_small: ByteSize,
     /// What one writer may store of records from 4 KiB to below 64 KiB in a rolling day; zero: as much as it likes.
     pub writer_quota_medium: ByteSize,
-    /// What one writer may store of records from 64 KiB on in a rolling day; zero: a quarter of `max_size`, and as
-    /// much as it likes where that is zero too.
+    /// What one writer may store of records from 64 KiB on in a rolling day; zero: as much as it likes.
     pub writer_quota_large: ByteSize,
+    /// What all writers together may store of records below 4 KiB in a rolling day; zero: as much as they like.
+    pub total_quota_small: ByteSize,
+    /// What all writers together may store of records from 4 KiB to below 64 KiB in a rolling day; zero: an eighth of
+    /// the largest size in force, and as much as they like where there is none.
+    pub total_quota_medium: ByteSize,
+    /// The same of records from 64 KiB on.
+    pub total_quota_large: ByteSize,
 }
 
 impl Default for ArchiveConfig {
@@ -68,6 +74,9 @@ impl Default for ArchiveConfig {
             writer_quota_small: ByteSize(0),
             writer_quota_medium: ByteSize(0),
             writer_quota_large: ByteSize(0),
+            total_quota_small: ByteSize(0),
+            total_quota_medium: ByteSize(0),
+            total_quota_large: ByteSize(0),
         }
     }
 }
@@ -103,7 +112,19 @@ impl Section for ArchiveConfig {
         ),
         Key::new(
             "writer_quota_large",
-            "bytes that one writer may store in a day in records of 64 KiB and more (0B: a quarter of max_size, if that is set)",
+            "bytes that one writer may store in a day in records of 64 KiB and more (0B: no limit)",
+        ),
+        Key::new(
+            "total_quota_small",
+            "bytes that all writers may store in a day in records below 4 KiB (0B: no limit)",
+        ),
+        Key::new(
+            "total_quota_medium",
+            "bytes that all writers may store in a day in records of 4 KiB to below 64 KiB (0B: an eighth of max_size, if that is set)",
+        ),
+        Key::new(
+            "total_quota_large",
+            "bytes that all writers may store in a day in records of 64 KiB and more (0B: an eighth of max_size, if that is set)",
         ),
     ];
 
@@ -138,9 +159,12 @@ impl Section for ArchiveConfig {
             ("writer_quota_small", self.writer_quota_small, MIN_QUOTA_SMALL),
             ("writer_quota_medium", self.writer_quota_medium, MIN_QUOTA_MEDIUM),
             ("writer_quota_large", self.writer_quota_large, MIN_QUOTA_LARGE),
+            ("total_quota_small", self.total_quota_small, MIN_QUOTA_SMALL),
+            ("total_quota_medium", self.total_quota_medium, MIN_QUOTA_MEDIUM),
+            ("total_quota_large", self.total_quota_large, MIN_QUOTA_LARGE),
         ] {
             if quota.0 > 0 && quota < least {
-                return Err(format!("{setting} is {quota}: write {least} or more, or 0B for no limit"));
+                return Err(format!("{setting} is {quota}: write {least} or more, or 0B for the default"));
             }
         }
         Ok(())
@@ -170,17 +194,18 @@ impl ArchiveConfig {
         RetentionRules { min_max_bytes: MIN_SEGMENTS.saturating_mul(self.segment_size.0) }
     }
 
-    /// Large records may take a quarter of the whole store in a day unless something else is said: then nobody can
-    /// push out other people's history in less than four days.
     pub(crate) fn quota_limits(&self) -> QuotaLimits {
-        QuotaLimits {
-            small_bytes: self.writer_quota_small.0,
-            medium_bytes: self.writer_quota_medium.0,
-            large_bytes: match self.writer_quota_large.0 {
-                0 => self.max_size.0 / 4,
-                bytes => bytes,
-            },
-        }
+        let writer = DayBytes {
+            small: self.writer_quota_small.0,
+            medium: self.writer_quota_medium.0,
+            large: self.writer_quota_large.0,
+        };
+        let total = DayBytes {
+            small: self.total_quota_small.0,
+            medium: self.total_quota_medium.0,
+            large: self.total_quota_large.0,
+        };
+        QuotaLimits { writer, total }
     }
 }
 
@@ -307,6 +332,9 @@ mod tests {
             ("writer_quota_small", ["0B", "4KiB"]),
             ("writer_quota_medium", ["0B", "64KiB"]),
             ("writer_quota_large", ["0B", "2MiB"]),
+            ("total_quota_small", ["0B", "4KiB"]),
+            ("total_quota_medium", ["0B", "64KiB"]),
+            ("total_quota_large", ["0B", "2MiB"]),
         ] {
             for text in fits {
                 assert_eq!(check(key, text), Ok(()), "{key} {text}");
@@ -326,6 +354,9 @@ mod tests {
             ("writer_quota_small", "4095B"),
             ("writer_quota_medium", "63KiB"),
             ("writer_quota_large", "1MiB"),
+            ("total_quota_small", "4095B"),
+            ("total_quota_medium", "63KiB"),
+            ("total_quota_large", "1MiB"),
         ] {
             let error = check(key, text).unwrap_err();
             assert!(
@@ -362,9 +393,14 @@ mod tests {
         assert_eq!(config.keep_topics(), Some(HashSet::from(kept)));
         let retention = Retention { max_age: Some(30 * day), max_bytes: Some(4 << 30), min_age: day };
         assert_eq!(config.retention(), retention);
-        assert_eq!(config.quota_limits().large_bytes, 1 << 30, "a quarter of max_size");
-        let config = ArchiveConfig { writer_quota_large: ByteSize::mebibytes(2), ..config };
-        assert_eq!(config.quota_limits().large_bytes, 2 << 20);
+        let config = ArchiveConfig {
+            writer_quota_medium: ByteSize::mebibytes(2),
+            total_quota_large: ByteSize::mebibytes(4),
+            ..config
+        };
+        let writer = DayBytes { medium: 2 << 20, ..DayBytes::default() };
+        let total = DayBytes { large: 4 << 20, ..DayBytes::default() };
+        assert_eq!(config.quota_limits(), QuotaLimits { writer, total });
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod tests;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use poste_rpc::archive::v1;
@@ -21,20 +22,21 @@ use poste_service::Clock;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::metrics::{RpcMetrics, StoreMetrics};
-use crate::quota::Quotas;
+use crate::metrics::RpcMetrics;
 use crate::store::ArchiveStore;
 
 pub(crate) use admin::AdminGrpc;
+pub(crate) use append::Intake;
+
+/// Who opens a stream and says nothing is not waited for any longer.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The archive service on a store.
 #[derive(Debug, Clone)]
 pub(crate) struct ArchiveGrpc {
     store: Arc<dyn ArchiveStore>,
-    quotas: Quotas,
+    intake: Intake,
     metrics: RpcMetrics,
-    /// Where records are counted that do not reach the store.
-    store_metrics: StoreMetrics,
     clock: Clock,
     /// When it is cancelled, streams finish what they have and end.
     stop: CancellationToken,
@@ -43,12 +45,12 @@ pub(crate) struct ArchiveGrpc {
 impl ArchiveGrpc {
     pub(crate) fn new(
         store: Arc<dyn ArchiveStore>,
-        quotas: Quotas,
-        (metrics, store_metrics): (RpcMetrics, StoreMetrics),
+        intake: Intake,
+        metrics: RpcMetrics,
         clock: Clock,
         stop: CancellationToken,
     ) -> Self {
-        Self { store, quotas, metrics, store_metrics, clock, stop }
+        Self { store, intake, metrics, clock, stop }
     }
 }
 
@@ -91,6 +93,28 @@ impl ArchiveService for ArchiveGrpc {
         _request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
         stats::answer(self).await.map(Response::new)
+    }
+}
+
+/// The first message of a stream, as long as the archive runs.
+async fn first_message<T>(
+    requests: &mut Streaming<T>,
+    stop: &CancellationToken,
+) -> Result<Option<T>, Status> {
+    within_open(requests.message(), stop).await
+}
+
+async fn within_open<T>(
+    message: impl Future<Output = Result<T, Status>>,
+    stop: &CancellationToken,
+) -> Result<T, Status> {
+    tokio::select! {
+        message = message => message,
+        () = stop.cancelled() => Err(stopping()),
+        () = tokio::time::sleep(OPEN_TIMEOUT) => Err(Status::deadline_exceeded(format!(
+            "the first message of the stream did not come within {} s",
+            OPEN_TIMEOUT.as_secs()
+        ))),
     }
 }
 

@@ -123,7 +123,8 @@ pub struct LocalStore {
     queue_records: Arc<Semaphore>,
     queue_bytes: Arc<Semaphore>,
     limits: (usize, usize),
-    /// Answers that are being put together: each holds up to a page of bodies.
+    /// Answers that are being put together: each holds up to a page of bodies. What is on its way to a caller is not
+    /// among them: callers that do not read would keep all others waiting.
     questions: Arc<Semaphore>,
 }
 
@@ -220,6 +221,7 @@ impl ArchiveStore for LocalStore {
             Derivation::of(batch, keep.as_deref())
         };
         if entries.is_empty() {
+            self.shared.metrics.count_outcomes(&outcomes);
             return Ok(Pending::ready(outcomes));
         }
         let permits =

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ArchiveConfig, StoreUrl};
-use crate::grpc::{AdminGrpc, ArchiveGrpc};
+use crate::grpc::{AdminGrpc, ArchiveGrpc, Intake};
 use crate::local::{LocalOptions, LocalStore};
 use crate::metrics::{RpcMetrics, StoreMetrics};
 use crate::quota::Quotas;
@@ -40,22 +40,25 @@ pub enum StartError {
 pub async fn start(config: ArchiveConfig, context: Context) -> Result<RunningService, StartError> {
     let StoreUrl::Local(dir) = config.store.clone();
     let metrics = StoreMetrics::register(&context.metrics.scope(NAME));
+    let keep_topics = config.keep_topics();
     let options = LocalOptions {
         segment_bytes: config.segment_size.0,
         segment_age: config.segment_age.into(),
         queue_records: config.queue_records,
         queue_bytes: config.queue_size.as_usize(),
         metrics: metrics.clone(),
-        keep_topics: config.keep_topics(),
+        keep_topics: keep_topics.clone(),
         ..LocalOptions::new(dir, context.clock.clone())
     };
     let open = tokio::task::spawn_blocking(move || LocalStore::open(options));
     let store = open.await.unwrap_or(Err(StoreError::Closed))?;
-    serve(Arc::new(store), metrics, config, context).await
+    let quotas = Quotas::new(config.quota_limits(), context.clock.clone());
+    let intake = Intake { quotas, keep_topics: keep_topics.map(Arc::new), metrics };
+    serve(Arc::new(store), intake, config, context).await
 }
 
 /// Starts the archive on a store that the caller has opened; the archive closes it at its end. Of the settings of the
-/// store in `config` only its retention counts.
+/// store in `config` only its retention and the quotas count.
 ///
 /// # Errors
 /// [`StartError`] when an address cannot be bound.
@@ -64,12 +67,14 @@ pub async fn start_with_store(
     config: ArchiveConfig,
     context: Context,
 ) -> Result<RunningService, StartError> {
-    serve(store, StoreMetrics::default(), config, context).await
+    let quotas = Quotas::new(config.quota_limits(), context.clock.clone());
+    serve(store, Intake { quotas, keep_topics: None, metrics: StoreMetrics::default() }, config, context)
+        .await
 }
 
 async fn serve(
     store: Arc<dyn ArchiveStore>,
-    store_metrics: StoreMetrics,
+    intake: Intake,
     config: ArchiveConfig,
     context: Context,
 ) -> Result<RunningService, StartError> {
@@ -81,10 +86,9 @@ async fn serve(
     // An operator's override, if there is one, goes on counting.
     let by_operator = false;
     store.set_retention(config.retention(), by_operator).await?;
-    let metrics = (RpcMetrics::register(&context.metrics.scope(NAME)), store_metrics);
-    let quotas = Quotas::new(config.quota_limits(), context.clock.clone());
+    let metrics = RpcMetrics::register(&context.metrics.scope(NAME));
     let (clock, stop) = (&context.clock, &context.stop);
-    let service = ArchiveGrpc::new(Arc::clone(&store), quotas, metrics, clock.clone(), stop.clone());
+    let service = ArchiveGrpc::new(Arc::clone(&store), intake, metrics, clock.clone(), stop.clone());
     let admin = AdminGrpc::new(Arc::clone(&store), config.retention_rules(), clock.clone(), stop.clone());
     let server = Server::new(context.drain)
         .with(poste_rpc::archive::server(service))

@@ -1,6 +1,8 @@
 //! `Append`: batches come in, acknowledgements go out as groups become durable. Many batches may be in
 //! flight on one stream. The writer behind it is known from `open` until its goodbye.
 
+mod batch;
+
 use std::sync::Arc;
 
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -12,11 +14,11 @@ use poste_service::Clock;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::{ArchiveGrpc, convert, stopping};
-use crate::metrics::{Guard, StoreMetrics, hold};
-use crate::quota::{Quotas, Reservation};
-use crate::record::Space;
-use crate::store::{ArchiveStore, Connection, Lane, NewRecord, Outcome, StoreError, WriterId};
+use super::{ArchiveGrpc, convert, first_message, stopping};
+use crate::metrics::{Guard, hold};
+use crate::store::{ArchiveStore, Connection, Outcome, StoreError, WriterId};
+
+pub(crate) use batch::Intake;
 
 const MAX_BATCH_RECORDS: usize = 4096;
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -26,8 +28,7 @@ const MAX_BATCHES_IN_FLIGHT: usize = 64;
 /// One writer's stream.
 pub(super) struct Append {
     store: Arc<dyn ArchiveStore>,
-    quotas: Quotas,
-    store_metrics: StoreMetrics,
+    intake: Intake,
     writer: ConnectedWriter,
     requests: Streaming<v1::AppendRequest>,
     stop: CancellationToken,
@@ -45,7 +46,7 @@ impl Append {
         service: &ArchiveGrpc,
         mut requests: Streaming<v1::AppendRequest>,
     ) -> Result<Self, Status> {
-        let first = requests.message().await?.and_then(|request| request.kind);
+        let first = first_message(&mut requests, &service.stop).await?.and_then(|request| request.kind);
         let Some(Request::Open(v1::AppendOpen { writer_id })) = first else {
             return Err(Status::invalid_argument("the first message of an append stream is `open`"));
         };
@@ -54,8 +55,7 @@ impl Append {
         let store_id = convert::store_id_bytes(service.store.store_id());
         Ok(Self {
             store: Arc::clone(&service.store),
-            quotas: service.quotas.clone(),
-            store_metrics: service.store_metrics.clone(),
+            intake: service.intake.clone(),
             writer,
             requests,
             stop: service.stop.clone(),
@@ -135,50 +135,15 @@ impl Append {
                 "a batch has 1 to {MAX_BATCH_RECORDS} records and at most {MAX_BATCH_BYTES} bytes of bodies"
             ))));
         }
-        // A record that the store does not get to see does not spoil the batch; the others keep their places around it.
-        let mut admitted = Vec::with_capacity(batch.records.len());
-        let mut places = Vec::with_capacity(batch.records.len());
-        for record in batch.records {
-            places.push(self.admit(record).map(|(record, reservation)| {
-                admitted.push(record);
-                reservation
-            }));
-        }
-        let pending =
-            self.store.append(admitted, Lane::Live).await.map_err(|error| Err(convert::status(&error)))?;
+        let results = self.intake.hand_over(&self.store, &self.writer.id, batch.records).await;
+        let results = results.map_err(|error| Err(convert::status(&error)))?;
         let batch_id = batch.batch_id;
         let ack = async move {
-            let mut outcomes = pending.await.into_iter();
-            let results = places.into_iter().map(|place| {
-                result_message(place.map_or_else(
-                    |outcome| outcome,
-                    |reservation| {
-                        let outcome = outcomes.next().unwrap_or_else(|| Outcome::Unavailable(String::new()));
-                        if outcome != Outcome::Stored {
-                            reservation.give_back();
-                        }
-                        outcome
-                    },
-                ))
-            });
-            v1::AppendAck { batch_id, results: results.collect() }
+            let results = results.await.into_iter().map(result_message).collect();
+            v1::AppendAck { batch_id, results }
         };
         self.in_flight.push(ack.boxed());
         Ok(())
-    }
-
-    /// What goes on to the store, or what becomes of the record without it.
-    fn admit(&self, record: v1::NewRecord) -> Result<(NewRecord, Reservation), Outcome> {
-        let v1::NewRecord { space, body } = record;
-        let space: Space = space.parse().map_err(Outcome::Refused)?;
-        match self.quotas.admit(&self.writer.id, body.len()) {
-            Ok(reservation) => Ok((NewRecord { space, body }, reservation)),
-            Err(reason) => {
-                let outcome = Outcome::OverQuota(reason);
-                self.store_metrics.count_outcomes(std::slice::from_ref(&outcome));
-                Err(outcome)
-            }
-        }
     }
 }
 

@@ -113,3 +113,55 @@ async fn a_writer_over_its_quota_is_told_so_record_by_record() {
     let line = "poste_archive_append_records_total{outcome=\"over_quota\"} 1";
     assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }
+
+#[tokio::test]
+async fn a_quota_counts_only_for_what_would_be_stored() {
+    use AppendOutcome::{Duplicate, NotKept, OverQuota, Refused, Stored};
+    let dir = tempfile::tempdir().unwrap();
+    let config = ArchiveConfig {
+        store: StoreUrl::Local(dir.path().to_owned()),
+        topics: vec!["01010101".to_owned()],
+        writer_quota_medium: poste_service::config::ByteSize(64 * 1024),
+        ..config()
+    };
+    let context = Context::new(Duration::from_secs(10));
+    let mut archive = Archive::of(start(config, context.clone()).await.unwrap(), context);
+    let medium = |n: u32| envelope(1000 + n, Topic([1; 4]), &[n as u8; 20 * 1024]);
+    let mut writer = Writer::open(archive.client.clone()).await;
+    let twice = [medium(0), medium(1), medium(2), medium(2)].map(|medium| record("waku1", medium.rlp()));
+    writer.send_records(1, twice.to_vec());
+    assert_eq!(
+        outcomes(&writer.ack().await),
+        [Stored, Stored, Stored, Duplicate],
+        "the last one is above it"
+    );
+    let prune = v1::PruneRequest { space: "waku1".to_owned(), before_ns: 1_001_000_000_000, dry_run: false };
+    archive.admin.prune(prune).await.unwrap();
+    // The acknowledgement may have been lost: what is stored is a duplicate for as long as it is there.
+    let other = envelope(1000, Topic([2; 4]), &[0; 20 * 1024]);
+    let broken = Bytes::from(vec![0; 20 * 1024]);
+    let records = vec![
+        record("waku1", medium(1).rlp()),
+        record("waku1", medium(3).rlp()),
+        record("waku1", medium(0).rlp()),
+        record("waku1", other.rlp()),
+        record("waku1", &broken),
+        record("waku9", medium(4).rlp()),
+    ];
+    writer.send_records(2, records);
+    let ack = writer.ack().await;
+    assert_eq!(outcomes(&ack), [Duplicate, OverQuota, Refused, NotKept, Refused, Refused]);
+    assert!(ack.results[2].reason.contains("older than"), "{:?}", ack.results[2]);
+
+    // None of these comes to the store's writer, and all are counted.
+    let small = envelope(1000, Topic([2; 4]), b"not kept");
+    writer.send_records(3, vec![record("waku1", small.rlp()), record("waku1", &Bytes::new())]);
+    assert_eq!(outcomes(&writer.ack().await), [NotKept, Refused]);
+    let metrics = archive.context.metrics.encode().unwrap();
+    for (outcome, count) in
+        [("stored", 3), ("duplicate", 2), ("refused", 4), ("not_kept", 2), ("over_quota", 1)]
+    {
+        let line = format!("poste_archive_append_records_total{{outcome=\"{outcome}\"}} {count}");
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
+}
