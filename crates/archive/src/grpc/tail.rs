@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::{ArchiveGrpc, convert, stopping};
+use super::{ArchiveGrpc, convert, first_message, stopping};
 use crate::metrics::{Guard, hold};
 use crate::record::Space;
 use crate::store::{ArchiveStore, StoreId, TailPage, TailQuery};
@@ -103,14 +103,14 @@ impl Tail {
         service: &ArchiveGrpc,
         mut requests: Streaming<v1::TailRequest>,
     ) -> Result<Self, Status> {
-        let first = requests.message().await?.and_then(|request| request.kind);
+        let first = first_message(&mut requests, &service.stop).await?.and_then(|request| request.kind);
         let Some(Request::Open(open)) = first else {
             return Err(Status::invalid_argument("the first message of a tail stream is `open`"));
         };
         let store = Arc::clone(&service.store);
+        let after = seq_of(open.after.as_ref(), &*store).await?;
         let head = store.head();
         let head_seq = *head.borrow();
-        let after = seq_of(open.after.as_ref(), store.store_id())?;
         let (wanted, live_seq) = if open.everything {
             (Wanted::Everything, after)
         } else if open.after.is_some() {
@@ -165,7 +165,7 @@ impl Tail {
                     break;
                 }
                 let Some(request) = self.requests.message().now_or_never() else { break };
-                self.take(request)?;
+                self.take(request).await?;
             }
             let moved = self.catch_up().await? | self.follow().await?;
             self.checkpoint();
@@ -179,7 +179,7 @@ impl Tail {
     async fn wait(&mut self) -> Result<(), Status> {
         let checkpoint_due = self.progress.at + PROGRESS_INTERVAL;
         tokio::select! {
-            request = self.requests.message(), if !self.requests_ended => self.take(request),
+            request = self.requests.message(), if !self.requests_ended => self.take(request).await,
             changed = self.head.changed() => changed.map_err(|_| stopping()),
             () = tokio::time::sleep_until(checkpoint_due), if self.has_moved() => Ok(()),
             () = self.stop.cancelled() => Err(stopping()),
@@ -187,7 +187,7 @@ impl Tail {
     }
 
     /// A request of the caller, after `open`.
-    fn take(&mut self, request: Result<Option<v1::TailRequest>, Status>) -> Result<(), Status> {
+    async fn take(&mut self, request: Result<Option<v1::TailRequest>, Status>) -> Result<(), Status> {
         let Some(request) = request? else {
             self.requests_ended = true;
             return Ok(());
@@ -197,7 +197,7 @@ impl Tail {
         };
         match request.kind {
             Some(Request::Add(add)) => {
-                let seq = seq_of(add.after.as_ref(), self.store.store_id())?;
+                let seq = seq_of(add.after.as_ref(), &*self.store).await?;
                 let mut topics: HashSet<Topic> = convert::topics(&add.topics)?.into_iter().collect();
                 // A topic that is wanted already stays as it is.
                 topics.retain(|topic| {
@@ -344,13 +344,32 @@ fn token(store_id: StoreId, seq: u64) -> v1::TailToken {
     v1::TailToken { store_id: convert::store_id_bytes(store_id), seq }
 }
 
-/// The seq of a token of this store; 0, before the first record, without a token.
-fn seq_of(token: Option<&v1::TailToken>, store_id: StoreId) -> Result<u64, Status> {
-    match token {
-        None => Ok(0),
-        Some(token) if token.store_id == store_id.0.as_slice() => Ok(token.seq),
-        Some(_) => Err(Status::failed_precondition(
+/// The seq of a token that this store gave; 0, before the first record, without a token.
+async fn seq_of(token: Option<&v1::TailToken>, store: &dyn ArchiveStore) -> Result<u64, Status> {
+    let Some(token) = token else { return Ok(0) };
+    if token.store_id != store.store_id().0.as_slice() {
+        return Err(Status::failed_precondition(
             "the token is of another store: its order of arrival means nothing here, begin again without a token",
-        )),
+        ));
+    }
+    let head = store.head();
+    if token.seq <= *head.borrow() {
+        return Ok(token.seq);
+    }
+    // The newest records may stand in a segment whose index is being made anew.
+    let stats = store.stats().await.map_err(|error| convert::status(&error))?;
+    let newest = *head.borrow();
+    if token.seq <= newest {
+        Ok(token.seq)
+    } else if stats.indexing.is_some() {
+        Err(Status::unavailable(
+            "the token is beyond the newest record that is known while an index is being made anew: try again later",
+        ))
+    } else {
+        Err(Status::failed_precondition(format!(
+            "the token names record {}, and the newest record is {newest}: the store was put back to an earlier state \
+             and gives the same numbers to other records, begin again without a token",
+            token.seq
+        )))
     }
 }

@@ -1,6 +1,9 @@
 //! Readiness, a stop and a restart, and a store that is not honest.
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
+use crate::grpc::within_open;
 
 #[tokio::test]
 async fn a_store_that_takes_nothing_is_not_ready_and_says_so() {
@@ -66,4 +69,31 @@ async fn a_dropping_store_acknowledges_what_it_loses() {
     let mut expected = rlps(&sent);
     expected.remove(2);
     assert_eq!(bodies(&archive.query(everything()).await.records), expected);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_streams_that_were_not_opened() {
+    let (archive, _) = Archive::in_memory().await;
+    let (_silent_writer, nothing) = mpsc::unbounded::<v1::AppendRequest>();
+    let (_silent_reader, nothing_either) = mpsc::unbounded::<v1::TailRequest>();
+    let (mut writer, mut reader) = (archive.client.clone(), archive.client.clone());
+    let calls = tokio::spawn(async move {
+        let (append, tail) = tokio::join!(writer.append(nothing), reader.tail(nothing_either));
+        [append.unwrap_err().code(), tail.unwrap_err().code()]
+    });
+    // A later call on the same connection: the ones before it are there when it is answered.
+    tokio::task::yield_now().await;
+    archive.client.clone().stats(v1::StatsRequest {}).await.unwrap();
+    let begun = std::time::Instant::now();
+    archive.running.stop(Duration::from_secs(10)).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "it waited {:?}", begun.elapsed());
+    assert_eq!(calls.await.unwrap(), [Code::Unavailable; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_message_is_waited_for_ten_seconds() {
+    let begun = tokio::time::Instant::now();
+    let silence = std::future::pending::<Result<(), tonic::Status>>();
+    let status = within_open(silence, &CancellationToken::new()).await.unwrap_err();
+    assert_eq!((status.code(), begun.elapsed().as_secs()), (Code::DeadlineExceeded, 10));
 }
