@@ -1,5 +1,6 @@
 //! The archive's administration over gRPC (`ArchiveAdminService`): it belongs on a listener of its own. One file for
-//! each subject. A long job is a stream that its connection polls: whoever drops it ends the job.
+//! each subject. A long job has a task of its own that works as fast as its answers are taken: whoever drops them ends
+//! the job.
 
 mod deadline;
 mod export;

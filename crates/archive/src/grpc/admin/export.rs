@@ -1,5 +1,5 @@
-//! `Export`: a walk through history, page by page, as the bytes of an export file. A page is read when the one before
-//! it has gone out, so a slow caller holds up nobody but itself.
+//! `Export`: a walk through history, page by page, as the bytes of an export file. A page is read when the one
+//! before the last has gone out, so a slow caller holds up nobody but itself.
 
 use std::sync::Arc;
 

@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tonic::{Status, Streaming};
 
+use super::deadline::{MAX_IDLE, idle};
 use crate::export::{Damage, Decoder, Piece};
 use crate::grpc::convert;
 use crate::record::Space;
@@ -36,6 +37,8 @@ pub(super) struct Import {
     store: Arc<dyn ArchiveStore>,
     requests: Streaming<v1::ImportRequest>,
     input: Input,
+    /// Since when the caller is waited for.
+    waits_since: Instant,
     decoder: Decoder,
     /// What the file's records are, once its header was read.
     space: Option<Space>,
@@ -93,6 +96,7 @@ impl Import {
             store,
             requests,
             input: Input::More,
+            waits_since: Instant::now(),
             decoder: Decoder::new(),
             space: None,
             batch: Batch::default(),
@@ -136,13 +140,20 @@ impl Import {
                 }
             }
             let reads = takes_more && matches!(self.input, Input::More);
+            if !reads {
+                self.waits_since = Instant::now();
+            }
             let retries = self.in_flight.is_empty().then_some(self.waiting.as_ref()).flatten();
             let next_attempt = retries.map(|waiting| waiting.next_attempt);
             tokio::select! {
                 Some((batch, outcomes)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
                     self.settle(batch, outcomes)?;
                 }
-                request = self.requests.message(), if reads => self.take(request?)?,
+                request = self.requests.message(), if reads => {
+                    self.waits_since = Instant::now();
+                    self.take(request?)?;
+                }
+                () = sleep_until(self.waits_since + MAX_IDLE), if reads => return Err(idle("sent nothing")),
                 () = sleep_until(next_attempt.unwrap_or_else(Instant::now)), if next_attempt.is_some() => {
                     let batch = std::mem::take(&mut self.again);
                     self.submit(batch).await?;
@@ -284,5 +295,51 @@ impl Tally {
         };
         let is_told = self.refused.contains_key(&reason) || self.refused.len() < MAX_REASONS;
         *self.refused.entry(if is_told { reason } else { "other reasons".to_owned() }).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::sync::Semaphore;
+    use tonic::Code;
+    use tonic::codec::{DecodeBuf, Decoder as Decode, EncodeBody, EncodeBuf, Encoder as Encode};
+
+    use super::*;
+    use crate::store::{MemoryStore, StoreId};
+
+    /// Nothing comes, so nothing is read or written.
+    struct Nothing;
+
+    impl Encode for Nothing {
+        type Item = ();
+        type Error = Status;
+
+        fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
+            Ok(())
+        }
+    }
+
+    impl Decode for Nothing {
+        type Item = v1::ImportRequest;
+        type Error = Status;
+
+        fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<v1::ImportRequest>, Status> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_import_whose_caller_sends_nothing_ends() {
+        let silence = EncodeBody::new_client(Nothing, futures::stream::pending(), None, None);
+        let requests = Streaming::new_request(Nothing, silence, None, None);
+        let store = Arc::new(MemoryStore::new(StoreId([1; 16])));
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let begun = Instant::now();
+        let mut answers = pin!(Import::begin(store, requests, permit).responses());
+        let status = answers.next().await.unwrap().unwrap_err();
+        assert_eq!((status.code(), begun.elapsed().as_secs()), (Code::DeadlineExceeded, MAX_IDLE.as_secs()));
+        assert!(answers.next().await.is_none());
     }
 }
