@@ -31,7 +31,7 @@ const HEADER_BYTES: u64 = 4096;
 const MAGIC: &[u8; 16] = b"poste push keys\n";
 const FORMAT: u32 = 1;
 /// By how many slots the file grows.
-const GROWTH: u32 = 4096;
+const GROWTH: u32 = 256;
 
 /// Reads keys: what every reader has.
 #[derive(Debug, Clone)]
@@ -222,4 +222,17 @@ fn header(store_id: &[u8; 16]) -> Vec<u8> {
     let mut header = [MAGIC.as_slice(), &FORMAT.to_be_bytes(), store_id].concat();
     header.resize(HEADER_BYTES as usize, 0);
     header
+}
+
+/// How many slots a file of this length has.
+#[cfg(test)]
+pub(super) fn count(length: u64) -> u32 {
+    u32::try_from((length - HEADER_BYTES) / SealKey::BYTES as u64).expect("they are counted so")
+}
+
+/// The slots that the database knows as free.
+#[cfg(test)]
+pub(super) fn free(read: &redb::ReadTransaction) -> Vec<u32> {
+    let free = read.open_table(FREE).expect("it is made with the store");
+    free.iter().expect("it is readable").map(|slot| slot.expect("it is readable").0.value()).collect()
 }

@@ -1,0 +1,275 @@
+//! Every step of a change interrupted in turn, by a kill and by a power cut: afterwards the change is whole or was not
+//! made, what was acknowledged is there, and no key is left without its row.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::AtomicI64;
+
+use poste_journal::{Disk, DiskFile, FaultyDisk, read_exact_at, write_all_at};
+use rand::{Rng, RngExt, SeedableRng};
+use redb::StorageBackend;
+
+use super::super::open::{create_files, open_files};
+use super::*;
+use crate::store::conformance::{claim_key, device, found, registration};
+use crate::store::{AnswerId, ErrorKind, Registered};
+
+#[tokio::test]
+async fn an_interrupted_registration_is_whole_or_not_made() {
+    let device = device(1, 0);
+    let [old, new] = [registration(&device, 1), registration(&device, 2)];
+    each_step(
+        async |store| assert!(matches!(store.register(old.clone()).await, Ok(Registered::Done(_)))),
+        async |store| store.register(new.clone()).await.map(drop),
+        async |store, is_acknowledged| {
+            let registrations = store.registrations(&device.key).await.unwrap();
+            let is_new = registrations == [found(&new, None)];
+            assert!(is_new || !is_acknowledged && registrations == [found(&old, None)], "{registrations:?}");
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_registration_is_whole_or_not_made() {
+    let new = registration(&device(1, 0), 1);
+    each_step(
+        async |_| {},
+        async |store| store.register(new.clone()).await.map(drop),
+        async |store, is_acknowledged| {
+            let registrations = store.registrations(&new.device.key).await.unwrap();
+            assert!(registrations == [found(&new, None)] || !is_acknowledged && registrations.is_empty());
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_interrupted_unregistration_is_whole_or_not_made() {
+    let device = device(1, 0);
+    each_step(
+        async |store| {
+            let outcome = store.register(registration(&device, 1)).await;
+            assert!(matches!(outcome, Ok(Registered::Done(_))));
+        },
+        async |store| store.unregister(&device, 2).await.map(drop),
+        async |store, is_acknowledged| {
+            let registrations = store.registrations(&device.key).await.unwrap();
+            let version = store.version(&device).await.unwrap();
+            let is_gone = registrations.is_empty() && version == Some(2);
+            assert!(is_gone || !is_acknowledged && registrations.len() == 1 && version == Some(1));
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_is_never_won_again_after_an_interruption() {
+    let [first, second] = [claim_key(b"first", &device(1, 0)), claim_key(b"second", &device(1, 0))];
+    let id = AnswerId([1; 32]);
+    each_step(
+        async |store| drop(store.claim(vec![first.clone()], 1).await.unwrap()),
+        async |store| {
+            let end = vec![(first.clone(), ClaimEnd::Sent)];
+            store.finish(end, Some((id, b"answer".to_vec())), 2).await?;
+            store.claim(vec![second.clone()], 2).await.map(drop)
+        },
+        async |store, is_acknowledged| {
+            let met = store.claim(vec![first.clone(), second.clone()], 3).await.unwrap();
+            let is_remembered = store.answer(&id).await.unwrap().is_some();
+            assert_eq!(is_remembered, met[0] == Claim::Sent, "an answer comes with the ends of its claims");
+            match is_acknowledged {
+                true => assert_eq!(met, [Claim::Sent, Claim::Unknown]),
+                false => assert!(matches!(met[0], Claim::Sent | Claim::Unknown), "{met:?}"),
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_outlives_a_power_cut_under_load() {
+    let first_seed = match std::env::var("POSTE_SEED") {
+        Ok(seed) => seed.parse().expect("POSTE_SEED is a number"),
+        Err(_) => u64::from(rand::rng().next_u32()),
+    };
+    for seed in first_seed..first_seed + 4 {
+        println!("POSTE_SEED={seed}");
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let disk = FaultyDisk::new(seed);
+        let fuse = Fuse::default();
+        let store = make(&disk, &fuse);
+        let workers: Vec<_> = (0..6).map(|owner| tokio::spawn(work(store.clone(), owner))).collect();
+        let wanted = random.random_range(5..60);
+        while store.version(&device(0, 0)).await.unwrap() < Some(wanted) {
+            tokio::task::yield_now().await;
+        }
+        fuse.burn();
+        disk.crash();
+        drop(store);
+        let mut acknowledged = Vec::new();
+        for worker in workers {
+            acknowledged.push(worker.await.unwrap());
+        }
+        let store = reopened(&disk);
+        for (owner, (version, claimed)) in acknowledged.into_iter().enumerate() {
+            let device = device(owner as u8, 0);
+            let stored = store.version(&device).await.unwrap().unwrap_or(0);
+            assert!(stored == version || stored == version + 1, "{version} was acknowledged, not {stored}");
+            let registrations = store.registrations(&device.key).await.unwrap();
+            assert_eq!(registrations.len(), usize::from(stored > 0));
+            let keys: Vec<ClaimKey> = claimed.keys().map(|id| claim_key(&id.to_be_bytes(), &device)).collect();
+            let met = store.claim(keys, 9).await.unwrap();
+            for (met, (message, is_ended)) in met.iter().zip(&claimed) {
+                let is_kept = *met == Claim::Sent || !is_ended && *met == Claim::Unknown;
+                assert!(is_kept, "{met:?} for message {message}, ended: {is_ended}");
+            }
+        }
+        check_slots(&store);
+    }
+}
+
+/// Registers and claims until the disk fails. Gives the acknowledged version, and which claims were acknowledged, with
+/// whether their ends were.
+async fn work(store: RedbStore, owner: u8) -> (u64, BTreeMap<u64, bool>) {
+    let device = device(owner, 0);
+    let (mut version, mut claimed) = (0, BTreeMap::new());
+    loop {
+        match store.register(registration(&device, version + 1)).await {
+            Ok(outcome) => assert!(matches!(outcome, Registered::Done(_)), "{outcome:?}"),
+            Err(_) => return (version, claimed),
+        }
+        version += 1;
+        let key = claim_key(&version.to_be_bytes(), &device);
+        match store.claim(vec![key.clone()], 1).await {
+            Ok(met) => assert_eq!(met, [Claim::Won]),
+            Err(_) => return (version, claimed),
+        }
+        let ended = store.finish(vec![(key, ClaimEnd::Sent)], None, 1).await.is_ok();
+        claimed.insert(version, ended);
+        if !ended {
+            return (version, claimed);
+        }
+    }
+}
+
+/// Prepares a store, lets the disk fail from the first, the second, … step of a change on, opens what is left, and
+/// checks it.
+async fn each_step(
+    prepare: impl AsyncFn(&RedbStore),
+    change: impl AsyncFn(&RedbStore) -> Result<(), StoreError>,
+    check: impl AsyncFn(&RedbStore, bool),
+) {
+    for is_power_cut in [false, true] {
+        for steps in 0.. {
+            let disk = FaultyDisk::new(steps as u64);
+            let fuse = Fuse::default();
+            let store = make(&disk, &fuse);
+            prepare(&store).await;
+            fuse.light(steps);
+            let outcome = change(&store).await;
+            let is_interrupted = fuse.is_burnt();
+            if let Err(error) = &outcome {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                assert!(change(&store).await.is_err(), "it takes nothing more");
+            }
+            assert!(is_interrupted || outcome.is_ok());
+            drop(store);
+            if is_power_cut { disk.crash() } else { disk.kill() }
+            let store = reopened(&disk);
+            check(&store, outcome.is_ok()).await;
+            check_slots(&store);
+            assert_eq!(store.counts().await.unwrap().unreadable, 0);
+            if !is_interrupted {
+                assert!(steps > 5, "a change has that many steps at least");
+                break;
+            }
+        }
+    }
+}
+
+const STORE_ID: [u8; 16] = [7; 16];
+
+fn make(disk: &FaultyDisk, fuse: &Fuse) -> RedbStore {
+    for name in [REGISTRATIONS, REQUESTS, KEYS] {
+        disk.create(Path::new(name)).unwrap();
+    }
+    disk.sync_dir(Path::new("")).unwrap();
+    create_files(backends(disk, fuse), &STORE_ID, options(Caps::default())).unwrap();
+    opened(disk, fuse)
+}
+
+fn reopened(disk: &FaultyDisk) -> RedbStore {
+    opened(disk, &Fuse::default())
+}
+
+fn opened(disk: &FaultyDisk, fuse: &Fuse) -> RedbStore {
+    open_files(backends(disk, fuse), &STORE_ID, options(Caps::default()), Box::new(|| 0), None).unwrap()
+}
+
+fn backends(disk: &FaultyDisk, fuse: &Fuse) -> Backends<TestFile> {
+    let file = |name| TestFile { file: disk.open(Path::new(name)).unwrap(), fuse: fuse.clone() };
+    Backends { registrations: file(REGISTRATIONS), requests: file(REQUESTS), keys: file(KEYS) }
+}
+
+/// How many more steps a disk does before it fails: writes, changes of length, syncs.
+#[derive(Debug, Clone)]
+struct Fuse(Arc<AtomicI64>);
+
+impl Default for Fuse {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI64::new(i64::MAX)))
+    }
+}
+
+impl Fuse {
+    fn light(&self, steps: i64) {
+        self.0.store(steps, Ordering::SeqCst);
+    }
+
+    fn burn(&self) {
+        self.light(0);
+    }
+
+    fn is_burnt(&self) -> bool {
+        self.0.load(Ordering::SeqCst) < 0
+    }
+
+    fn step(&self) -> io::Result<()> {
+        match self.0.fetch_sub(1, Ordering::SeqCst) {
+            ..=0 => Err(io::Error::other("the disk is gone")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct TestFile {
+    file: Arc<dyn DiskFile>,
+    fuse: Fuse,
+}
+
+impl StorageBackend for TestFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        read_exact_at(self.file.as_ref(), out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.fuse.step()?;
+        self.file.truncate(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.fuse.step()?;
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.fuse.step()?;
+        write_all_at(self.file.as_ref(), data, offset)
+    }
+}
