@@ -38,6 +38,7 @@ pub(crate) struct SpoolMetrics {
     pub(crate) bytes: Gauge,
     pub(crate) envelopes: Gauge,
     pub(crate) full_state: Gauge,
+    pub(crate) unreadable: Gauge,
     pub(crate) spooled: Counter,
     pub(crate) drained: Counter,
     pub(crate) lost: Counter,
@@ -51,6 +52,10 @@ impl SpoolMetrics {
                 .gauge("spool_envelopes", "Envelopes in the spool that the archive has not acknowledged"),
             full_state: scope
                 .gauge("spool_full_state", "1 while the spool is full or its disk refuses, else 0"),
+            unreadable: scope.gauge(
+                "spool_unreadable_files",
+                "Files of the spool of which the disk does not give some part",
+            ),
             spooled: scope.counter("spooled_envelopes", "Envelopes confirmed from the spool"),
             drained: scope.counter("drained_envelopes", "Envelopes that went from a spool into the archive"),
             lost: scope.counter(
@@ -128,6 +133,7 @@ impl Metrics {
             bytes: Gauge::default(),
             envelopes: Gauge::default(),
             full_state: Gauge::default(),
+            unreadable: Gauge::default(),
             ..self.spool.clone()
         };
         Self { outbox_envelopes: Gauge::default(), outbox_bytes: Gauge::default(), spool, ..self.clone() }

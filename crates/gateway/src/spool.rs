@@ -2,32 +2,39 @@
 //!
 //! A journal in a directory of its own. What [`SpoolWriter::write`] has returned for survives a crash, so it may be
 //! confirmed to peers. Bodies stay on disk; memory holds only where each one is ([`index`]). What is drained is leased,
-//! and a segment's file is removed once everything in it is settled. Draining an envelope again is harmless: the archive
-//! answers it as a duplicate.
+//! and a segment's file is removed once everything in it is settled; it is kept for people when something in it is lost.
+//! Draining an envelope again is harmless: the archive answers it as a duplicate.
+//!
+//! What was confirmed is given up only when it reads wrongly or the archive refuses it for good. What the disk does not
+//! give, or the archive has no quota for, is tried again, and holds up nothing else.
 //!
 //! Start at [`Spool::open`]; `mailserver/outbox` decides what goes in and what comes out when.
 
 mod identity;
 mod index;
+mod pause;
 mod record;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use poste_journal::{
-    DirectoryLock, Disk, ErrorKind, FrameAt, Journal, JournalError, Options, Reader, Recovery,
+    DirectoryLock, Disk, ErrorKind, FrameAt, Journal, JournalError, Options, Reader, Recovery, Replay,
 };
 use poste_service::Clock;
 use poste_service::readiness::Check;
 use thiserror::Error;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::metrics::SpoolMetrics;
 use identity::Identity;
@@ -43,9 +50,6 @@ pub(crate) const DIRECTORY: &str = "spool";
 const SEGMENTS: u64 = 16;
 const MIN_SEGMENT_BYTES: u64 = 64 * 1024;
 const MAX_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-/// How often an unreadable place is read again before it counts as lost, and how long between.
-const MAX_READ_FAILURES: u32 = 10;
-const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a spool cannot be opened.
 #[derive(Debug, Error)]
@@ -92,6 +96,9 @@ pub(crate) struct SpoolOptions {
 #[derive(Debug)]
 pub(crate) struct Spool {
     index: Mutex<Index>,
+    survey: Mutex<survey::Progress>,
+    /// That has changed.
+    surveyed: Condvar,
     reader: Reader,
     writer_id: String,
     fault: Mutex<Option<Fault>>,
@@ -103,7 +110,10 @@ pub(crate) struct Spool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Its files have reached their bound.
-    Full,
+    Full {
+        /// How much room is missing at least, as the first that waits takes so many bytes.
+        needed: u64,
+    },
     /// Its disk refuses.
     Disk(String),
 }
@@ -118,7 +128,7 @@ impl Fault {
 
     fn text(&self) -> String {
         match self {
-            Self::Full => "the spool is full: is the archive up?".to_owned(),
+            Self::Full { .. } => "the spool is full: is the archive up?".to_owned(),
             Self::Disk(why) => format!("the spool takes nothing: {why}"),
         }
     }
@@ -133,31 +143,24 @@ pub(crate) struct SpoolSize {
 }
 
 impl Spool {
-    /// Takes the directory's lock and reads what an earlier life has left. It blocks.
+    /// Takes the directory's lock and reads what an earlier life has left: of its files only the last, the others in the
+    /// background. It blocks.
     pub(crate) fn open(options: SpoolOptions) -> Result<(Arc<Self>, SpoolWriter), SpoolError> {
         let SpoolOptions { disk, dir, max_bytes, writer_id, clock, ready, metrics } = options;
         let lock = DirectoryLock::acquire(disk, &dir)?;
         let identity = Identity::open(&lock, &writer_id)?;
         let segment_bytes = (max_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES);
         let journal = Options { segment_bytes, ..Options::new(identity.journal_id) };
-        let mut index = Index::default();
-        let mut unknown = None;
-        let mut unreadable = 0;
-        let mut replay = |at: FrameAt, payload: &[u8]| match record::sent(payload) {
-            Ok(sent) => index.add(at, sent),
-            Err(record::RecordError::Version(version)) => unknown = Some(version),
-            Err(record::RecordError::Form) => {
-                unreadable += 1;
-                index.damaged(at.segment);
-            }
-        };
-        let (journal, recovery) = Journal::open(lock, journal, writer::unix_millis(&clock), &mut replay)?;
-        if let Some(version) = unknown {
+        let mut found = Found::default();
+        let (journal, recovery) = Journal::open(lock, journal, writer::unix_millis(&clock), &mut found)?;
+        if let Some(version) = found.newer {
             return Err(SpoolError::Version { dir, version });
         }
-        report(&recovery, unreadable, &mut index, &metrics);
+        let index = found.into_index(&recovery);
         ready.ready();
         let spool = Arc::new(Self {
+            survey: Mutex::new(survey::Progress::new(&index)),
+            surveyed: Condvar::new(),
             index: Mutex::new(index),
             reader: journal.reader(),
             writer_id: identity.writer_id,
@@ -165,13 +168,20 @@ impl Spool {
             ready,
             metrics,
         });
-        let writer = SpoolWriter::new(journal, Arc::clone(&spool), max_bytes, clock);
         let SpoolSize { envelopes, bytes } = spool.size();
         if envelopes > 0 {
             info!(envelopes, bytes, "the spool holds envelopes from before, they go to the archive");
         }
-        spool.measure();
+        let writer = SpoolWriter::new(journal, Arc::clone(&spool), max_bytes, clock)?;
         Ok((spool, writer))
+    }
+
+    /// Waits until the disk was asked for everything that an earlier life has left. It blocks.
+    pub(crate) fn look_through(&self) {
+        let mut progress = self.survey.lock();
+        while !progress.is_done() {
+            self.surveyed.wait(&mut progress);
+        }
     }
 
     /// Under which name its envelopes are archived.
@@ -218,29 +228,92 @@ impl Spool {
         *now = fault;
     }
 
+    /// Everything that was put off is due.
+    #[cfg(test)]
+    fn end_pauses(&self) {
+        self.index.lock().end_pauses();
+        self.surveyed.notify_all();
+    }
+
+    /// Whether it holds nothing, as far as anybody can know.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.index.lock().is_empty()
+    }
+
     /// The next envelopes to drain, of one segment, oldest first. None: there are none now.
     pub(crate) fn lease(self: &Arc<Self>, max_records: usize, max_bytes: usize) -> Option<Lease> {
-        let (segment, places) = self.index.lock().take(max_records, max_bytes)?;
+        let (segment, places) = self.index.lock().take(max_records, max_bytes, Instant::now())?;
         Some(Lease { spool: Arc::clone(self), segment, places })
     }
 
-    /// Whether draining rests for a while although there is something.
-    pub(crate) fn rests(&self) -> bool {
-        self.index.lock().rests()
-    }
-
-    /// Drains nothing for a while.
-    pub(crate) fn rest(&self, pause: Duration) {
-        self.index.lock().rest(pause);
-    }
-
-    fn lose(&self, segment: u32, count: u64, why: &dyn std::fmt::Display) {
-        self.metrics.lost.inc_by(count);
-        error!(segment, count, cause = %why, "confirmed envelopes are lost: their place in the spool is damaged");
+    /// Whether there is something to drain now, or may be in a moment: not if all that is left was put off.
+    pub(crate) fn has_due(&self) -> bool {
+        self.index.lock().has_due(Instant::now())
     }
 
     fn measure(&self) {
-        self.metrics.envelopes.set(i64::try_from(self.size().envelopes).unwrap_or(i64::MAX));
+        let (size, unreadable) = {
+            let index = self.index.lock();
+            (index.size(), index.unreadable_segments())
+        };
+        self.metrics.envelopes.set(i64::try_from(size.envelopes).unwrap_or(i64::MAX));
+        self.metrics.unreadable.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
+    }
+}
+
+/// What is found when a spool is opened.
+#[derive(Default)]
+struct Found {
+    index: Index,
+    /// Frames that are no records, by segment.
+    formless: BTreeMap<u32, u64>,
+    /// The version of a record that is of a newer program.
+    newer: Option<u8>,
+}
+
+impl Replay for Found {
+    fn wanted(&mut self, sealed: u32) -> bool {
+        self.index.add_unread(sealed);
+        false
+    }
+
+    fn frame(&mut self, at: FrameAt, payload: &[u8]) {
+        match record::sent(payload) {
+            Ok(sent) => self.index.add(at, sent),
+            Err(record::RecordError::Version(version)) => self.newer = Some(version),
+            Err(record::RecordError::Form) => *self.formless.entry(at.segment).or_default() += 1,
+        }
+    }
+}
+
+impl Found {
+    /// How many envelopes stood in a damaged stretch nobody knows: it counts as one.
+    fn into_index(self, recovery: &Recovery) -> Index {
+        let Self { mut index, formless: mut lost, .. } = self;
+        for damage in &recovery.quarantined {
+            *lost.entry(damage.segment).or_default() += 1;
+        }
+        for segment in &recovery.unreadable {
+            // Nobody knows whether it is damaged.
+            lost.remove(segment);
+            index.read_again(*segment);
+        }
+        for (segment, lost) in lost {
+            index.damaged(segment, lost);
+            say_lost(segment, lost, &"it is damaged; each stretch counts as one");
+        }
+        index
+    }
+}
+
+fn say_lost(segment: u32, lost: u64, why: &dyn fmt::Display) {
+    error!(segment, lost, cause = %why, "confirmed envelopes of the spool are lost; their file will be kept");
+}
+
+/// `pause` is absent when the same was said a moment ago.
+fn say_unreadable(segment: u32, pause: Option<Duration>, why: &dyn fmt::Display) {
+    if let Some(pause) = pause {
+        error!(segment, ?pause, cause = %why, "a file of the spool cannot be read now, trying again after a pause");
     }
 }
 
@@ -260,48 +333,72 @@ pub(crate) struct Drained {
     pub(crate) bodies: Vec<Bytes>,
 }
 
+/// What becomes of an envelope that was on its way out of the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is done with.
+    Settled,
+    /// It goes out again as soon as it can.
+    Again,
+    /// It goes out again after a pause: the archive has no quota for it.
+    OverQuota,
+    /// No archive will ever take it: it is lost, and its file is kept.
+    Refused,
+}
+
 impl Lease {
     /// Reads the bodies. What is damaged is lost, counted, and said; what the disk does not give now stays in the spool.
     /// It blocks.
     pub(crate) fn read(mut self) -> Drained {
         let frames: Vec<FrameAt> = self.places.iter().map(|place| place.frame(self.segment)).collect();
         let (mut bodies, mut read, mut lost, mut again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut why_lost, mut why_again) = (String::new(), String::new());
         for (payload, place) in self.spool.reader.read_many(&frames).into_iter().zip(self.places.drain(..)) {
             match payload.map(|payload| record::body(&payload)) {
                 Ok(Some(body)) => {
                     bodies.push(body);
                     read.push(place);
                 }
-                Ok(None) => lost.push((place, "it is no record".to_owned())),
-                Err(error @ JournalError::Damaged { .. }) => lost.push((place, error.to_string())),
-                Err(error) => again.push((place, error.to_string())),
+                Ok(None) => {
+                    "it is no record".clone_into(&mut why_lost);
+                    lost.push(place);
+                }
+                Err(error @ JournalError::Damaged { .. }) => {
+                    why_lost = error.to_string();
+                    lost.push(place);
+                }
+                Err(error) => {
+                    why_again = error.to_string();
+                    again.push(place);
+                }
             }
         }
         self.places = read;
-        self.give_up(lost);
-        if !again.is_empty() {
-            self.try_again(again);
-        }
+        self.give_up(lost, &why_lost);
+        self.put_off(again, &why_again);
         Drained { lease: self, bodies }
     }
 
-    fn give_up(&self, lost: Vec<(Place, String)>) {
-        let Some((_, why)) = lost.first() else { return };
-        self.spool.lose(self.segment, lost.len() as u64, why);
+    fn give_up(&self, lost: Vec<Place>, why: &str) {
+        if lost.is_empty() {
+            return;
+        }
+        let count = lost.len() as u64;
         let mut index = self.spool.index.lock();
-        index.damaged(self.segment);
-        index.settle(self.segment, lost.into_iter().map(|(place, _)| place));
+        index.damaged(self.segment, count);
+        index.settle(self.segment, lost);
+        drop(index);
+        say_lost(self.segment, count, &why);
     }
 
-    fn try_again(&self, unread: Vec<(Place, String)>) {
-        let mut index = self.spool.index.lock();
-        if index.read_failed(self.segment) > MAX_READ_FAILURES {
-            drop(index);
-            return self.give_up(unread);
+    fn put_off(&self, unread: Vec<Place>, why: &str) {
+        if unread.is_empty() {
+            return;
         }
-        warn!(segment = self.segment, cause = unread[0].1, "the spool cannot be read now, trying again");
-        index.put_back(self.segment, unread.into_iter().map(|(place, _)| place));
-        index.rest(READ_AGAIN);
+        let nothing = self.places.is_empty();
+        let pause = self.spool.index.lock().unreadable(self.segment, unread, nothing, Instant::now());
+        say_unreadable(self.segment, pause, &why);
+        self.spool.measure();
     }
 }
 
@@ -314,42 +411,40 @@ impl Drop for Lease {
 }
 
 impl Drained {
-    /// Settles those for which `done` says so by their number; the others go back. Returns whether a segment has
-    /// nothing left.
-    pub(crate) fn settle(mut self, done: impl Fn(usize) -> bool) -> bool {
-        let (mut settled, mut kept) = (Vec::new(), Vec::new());
+    /// Does with each, by its number, what its fate is. Returns whether the segment has nothing left.
+    pub(crate) fn settle(mut self, fate: impl Fn(usize) -> Fate) -> bool {
+        let (mut settled, mut again, mut over_quota) = (Vec::new(), Vec::new(), Vec::new());
+        let mut refused = 0;
         for (number, place) in self.lease.places.drain(..).enumerate() {
-            if done(number) { settled.push(place) } else { kept.push(place) }
+            match fate(number) {
+                Fate::Settled => settled.push(place),
+                Fate::Again => again.push(place),
+                Fate::OverQuota => over_quota.push(place),
+                Fate::Refused => {
+                    refused += 1;
+                    settled.push(place);
+                }
+            }
         }
-        self.lease.places = kept;
-        let spool = Arc::clone(&self.lease.spool);
-        let finished = spool.index.lock().settle(self.lease.segment, settled);
+        // They go back when the lease is dropped.
+        self.lease.places = again;
+        let (spool, segment) = (Arc::clone(&self.lease.spool), self.lease.segment);
+        let finished = {
+            let mut index = spool.index.lock();
+            if refused > 0 {
+                index.damaged(segment, refused);
+            }
+            if !over_quota.is_empty() {
+                index.over_quota(segment, over_quota, Instant::now());
+            }
+            index.settle(segment, settled)
+        };
         drop(self);
+        if refused > 0 {
+            say_lost(segment, refused, &"the archive refuses them for good");
+        }
         spool.measure();
         finished
-    }
-
-    /// Those that no archive will ever take: said and counted as lost. They are settled by [`Drained::settle`].
-    pub(crate) fn refused(&self, count: u64) {
-        let spool = &self.lease.spool;
-        spool.metrics.lost.inc_by(count);
-        error!(count, "the archive refuses envelopes for good that were confirmed from the spool");
-    }
-}
-
-/// Says what of an earlier life cannot be read. How many envelopes stood in a damaged stretch nobody knows: it counts
-/// as one.
-fn report(recovery: &Recovery, unreadable: u64, index: &mut Index, metrics: &SpoolMetrics) {
-    for damage in &recovery.quarantined {
-        index.damaged(damage.segment);
-    }
-    let lost = recovery.quarantined.len() as u64 + unreadable;
-    if lost > 0 {
-        metrics.lost.inc_by(lost);
-        error!(
-            stretches = lost,
-            "the spool is damaged: confirmed envelopes are lost, at least one for each stretch; the files are kept"
-        );
     }
 }
 

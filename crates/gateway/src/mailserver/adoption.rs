@@ -73,7 +73,11 @@ impl Adoption {
             metrics: self.metrics.adopting().spool,
         };
         let opening = tokio::task::spawn_blocking(move || {
-            spool::is_spool(&options.dir).then(|| Spool::open(options)).transpose()
+            let opened = spool::is_spool(&options.dir).then(|| Spool::open(options)).transpose();
+            if let Ok(Some((spool, _))) = &opened {
+                spool.look_through();
+            }
+            opened
         });
         let (spool, writer) = match opening.await {
             Ok(Ok(Some(opened))) => opened,
@@ -116,7 +120,7 @@ impl Adoption {
         spooling.end().await;
         let left = spool.size().envelopes;
         if before > 0 {
-            info!(drained = before - left, left, "drained the spool of a gateway that is gone");
+            info!(drained = before.saturating_sub(left), left, "drained the spool of a gateway that is gone");
         }
         heard
     }

@@ -1,7 +1,5 @@
 //! The spool on a disk that fails on purpose.
 
-use std::collections::BTreeSet;
-
 use poste_journal::{FaultyDisk, Group, Odds};
 use poste_service::readiness::Readiness;
 use poste_wire::{Envelope, Topic};
@@ -40,6 +38,13 @@ fn open(disk: &FaultyDisk) -> Opened {
     Opened { spool, writer, readiness, metrics }
 }
 
+/// Opens it and waits for what is read in the background.
+fn open_all(disk: &FaultyDisk) -> Opened {
+    let opened = open(disk);
+    opened.spool.look_through();
+    opened
+}
+
 /// The encoding of the envelope with this number, made that many seconds after [`NOW`].
 fn body(number: u32, size: usize) -> Bytes {
     Envelope::new(NOW + number + 50, 50, Topic([7; 4]), &vec![number as u8; size], number.into())
@@ -70,13 +75,19 @@ fn settle_all(spool: &Arc<Spool>) -> usize {
     while let Some(lease) = spool.lease(10, usize::MAX) {
         let drained = lease.read();
         count += drained.bodies.len();
-        drained.settle(|_| true);
+        drained.settle(|_| Fate::Settled);
     }
     count
 }
 
 fn segment_file(number: u32) -> PathBuf {
     Path::new(DIR).join(format!("segment-{number:010}.journal"))
+}
+
+/// Whether the segment's file is kept for people.
+fn is_set_aside(disk: &FaultyDisk, number: u32) -> bool {
+    let names = disk.list(Path::new(DIR)).unwrap();
+    names.contains(&format!("segment-{number:010}.journal.damaged"))
 }
 
 #[test]
@@ -88,7 +99,7 @@ fn what_is_written_survives_a_power_cut_and_is_drained_in_order() {
         write(&mut first.writer, 0..40, 300).unwrap();
         write(&mut first.writer, 40..50, 5000).unwrap();
         disk.crash();
-        let again = open(&disk);
+        let again = open_all(&disk);
         assert_eq!(again.spool.writer_id(), "c0ffee");
         let all: Vec<Bytes> = (0..40).map(|n| body(n, 300)).chain((40..50).map(|n| body(n, 5000))).collect();
         let bytes = all.iter().map(|body| body.len() as u64).sum();
@@ -107,7 +118,7 @@ fn what_is_settled_does_not_come_back() {
     write(&mut first.writer, 0..100, 3000).unwrap();
     let segments = first.writer.room();
     let part = first.spool.lease(30, usize::MAX).unwrap().read();
-    assert!(!part.settle(|number| number < 20));
+    assert!(!part.settle(|number| if number < 20 { Fate::Settled } else { Fate::Again }));
     assert_eq!(first.spool.size().envelopes, 80);
     assert_eq!(read_all(&first.spool)[0], body(20, 3000));
     assert_eq!(settle_all(&first.spool), 80);
@@ -115,7 +126,7 @@ fn what_is_settled_does_not_come_back() {
     first.writer.tidy();
     assert!(first.writer.room() > segments + 300_000, "its room is back");
     disk.crash();
-    let again = open(&disk);
+    let again = open_all(&disk);
     assert_eq!(again.spool.size().envelopes, 0);
     assert_eq!(
         disk.list(Path::new(DIR)).unwrap().iter().filter(|name| name.starts_with("segment")).count(),
@@ -137,10 +148,10 @@ fn a_segment_goes_when_everything_in_it_is_settled() {
     assert!(before > 5, "{before} segments");
     let first = spool.lease(1, usize::MAX).unwrap().read();
     let second = spool.lease(10_000, usize::MAX).unwrap().read();
-    assert!(!second.settle(|_| true), "one of the segment is still on its way");
+    assert!(!second.settle(|_| Fate::Settled), "one of the segment is still on its way");
     writer.tidy();
     assert_eq!(files(), before);
-    assert!(first.settle(|_| true));
+    assert!(first.settle(|_| Fate::Settled));
     writer.tidy();
     assert_eq!(files(), before - 1);
 }
@@ -154,12 +165,11 @@ fn a_damaged_place_is_counted_and_the_others_are_drained() {
     let frame = SpoolWriter::file_bytes(&body(0, 300));
     disk.damage(&segment_file(1), 64 + 2 * frame + 50, 1).unwrap();
     let drained = opened.spool.lease(100, usize::MAX).unwrap().read();
-    assert_eq!((drained.bodies.len(), opened.metrics.lost.get()), (9, 1));
-    assert!(drained.settle(|_| true));
+    assert_eq!(drained.bodies.len(), 9);
+    assert!(drained.settle(|_| Fate::Settled));
     opened.writer.tidy();
-    let names: BTreeSet<String> = disk.list(Path::new(DIR)).unwrap().into_iter().collect();
-    assert!(names.contains("segment-0000000001.journal.damaged"), "kept for people: {names:?}");
-    assert_eq!(opened.spool.size(), SpoolSize::default());
+    assert!(is_set_aside(&disk, 1));
+    assert_eq!((opened.spool.size(), opened.metrics.lost.get()), (SpoolSize::default(), 1));
 }
 
 #[test]
@@ -172,36 +182,228 @@ fn damage_that_a_start_finds_is_counted_too() {
     for place in [2, 3, 7] {
         disk.damage(&segment_file(1), 64 + place * frame + 50, 1).unwrap();
     }
-    let mut again = open(&disk);
-    assert_eq!((again.metrics.lost.get(), again.spool.size().envelopes), (2, 7), "two stretches");
+    let again = open_all(&disk);
+    assert_eq!((again.metrics.lost.get(), again.spool.size().envelopes), (0, 7));
+    drop(again);
+    let mut again = open_all(&disk);
     assert_eq!(settle_all(&again.spool), 7);
     again.writer.tidy();
+    assert_eq!(again.metrics.lost.get(), 2, "two stretches, counted when the file goes");
+    assert!(is_set_aside(&disk, 1));
     drop(again);
-    assert_eq!(open(&disk).metrics.lost.get(), 0, "said once");
+    let mut again = open_all(&disk);
+    again.writer.tidy();
+    assert_eq!(again.metrics.lost.get(), 0);
 }
 
 #[test]
-fn what_cannot_be_read_is_tried_again_before_it_counts_as_lost() {
+fn what_the_archive_refuses_for_good_is_counted_and_its_file_kept() {
+    let disk = FaultyDisk::new(40);
+    let mut opened = open(&disk);
+    write(&mut opened.writer, 0..10, 300).unwrap();
+    let refused = |number| if number == 3 { Fate::Refused } else { Fate::Settled };
+    assert!(opened.spool.lease(100, usize::MAX).unwrap().read().settle(refused));
+    opened.writer.tidy();
+    assert_eq!((opened.spool.size(), opened.metrics.lost.get()), (SpoolSize::default(), 1));
+    assert!(is_set_aside(&disk, 1));
+}
+
+#[test]
+fn a_disk_that_does_not_give_what_it_has_loses_nothing() {
     let disk = FaultyDisk::new(5);
     let mut opened = open(&disk);
     write(&mut opened.writer, 0..3, 5000).unwrap();
-    disk.set_odds(Odds { read_error: 10_000, ..Odds::default() });
-    let drained = opened.spool.lease(100, usize::MAX).unwrap().read();
-    assert!(drained.bodies.is_empty());
-    drained.settle(|_| true);
-    assert_eq!((opened.spool.size().envelopes, opened.metrics.lost.get()), (3, 0));
-    assert!(opened.spool.rests() && opened.spool.lease(1, 1).is_none());
-    disk.set_odds(Odds::default());
-    opened.spool.rest(Duration::ZERO);
-    assert_eq!(read_all(&opened.spool).len(), 3);
-
+    opened.writer.seal();
+    write(&mut opened.writer, 3..4, 5000).unwrap();
     disk.make_unreadable(&segment_file(1), 6000..6001).unwrap();
-    for _ in 0..=MAX_READ_FAILURES {
-        opened.spool.rest(Duration::ZERO);
-        drop(read_all(&opened.spool));
+    assert_eq!(settle_all(&opened.spool), 3, "the others pass");
+    for _ in 0..30 {
+        assert!(!opened.spool.has_due() && opened.spool.lease(9, usize::MAX).is_none(), "it rests");
+        opened.spool.end_pauses();
+        assert!(opened.spool.has_due());
+        assert_eq!(settle_all(&opened.spool), 0);
+        opened.writer.tidy();
     }
-    opened.spool.rest(Duration::ZERO);
-    assert_eq!((settle_all(&opened.spool), opened.metrics.lost.get()), (2, 1));
+    assert_eq!((opened.spool.size().envelopes, opened.metrics.lost.get()), (1, 0));
+    assert_eq!((opened.spool.is_empty(), opened.metrics.unreadable.get()), (false, 1));
+    disk.make_readable();
+    opened.spool.end_pauses();
+    assert_eq!(read_all(&opened.spool), [body(1, 5000)]);
+    assert_eq!(settle_all(&opened.spool), 1);
+    opened.writer.tidy();
+    assert_eq!((opened.spool.is_empty(), opened.metrics.lost.get()), (true, 0));
+    assert_eq!((opened.metrics.unreadable.get(), is_set_aside(&disk, 1)), (0, false));
+}
+
+#[test]
+fn a_volume_that_goes_and_comes_back_loses_nothing() {
+    let disk = FaultyDisk::new(50);
+    let mut opened = open(&disk);
+    write(&mut opened.writer, 0..100, 3000).unwrap();
+    let half = opened.spool.lease(50, usize::MAX).unwrap().read();
+    half.settle(|_| Fate::Settled);
+    disk.set_odds(Odds { read_error: 10_000, ..Odds::default() });
+    for _ in 0..30 {
+        assert_eq!((read_all(&opened.spool).len(), opened.spool.size().envelopes), (0, 50));
+        assert!(!opened.spool.has_due());
+        opened.spool.end_pauses();
+    }
+    disk.set_odds(Odds::default());
+    // Every file that was open is dead from now on.
+    disk.kill();
+    assert_eq!(read_all(&opened.spool), (50..100).map(|number| body(number, 3000)).collect::<Vec<_>>());
+    assert_eq!(opened.metrics.lost.get(), 0);
+}
+
+/// A spool of five files that a killed gateway has left: 0..10, 10..20, … 40..50.
+fn left_behind(disk: &FaultyDisk) {
+    let mut opened = open(disk);
+    for group in 0..5 {
+        write(&mut opened.writer, group * 10..group * 10 + 10, 500).unwrap();
+        if group < 4 {
+            opened.writer.seal();
+        }
+    }
+    disk.kill();
+}
+
+#[test]
+fn a_start_reads_only_the_last_file_and_the_others_beside_the_work() {
+    let disk = FaultyDisk::new(51);
+    left_behind(&disk);
+    // Nothing but the last can be read: a start that read the others would have to wait for them.
+    for segment in 1..=4 {
+        disk.make_unreadable(&segment_file(segment), 0..10_000).unwrap();
+    }
+    let mut again = open(&disk);
+    assert!(again.spool.size().envelopes >= 10);
+    assert_eq!((again.spool.is_empty(), again.spool.oldest()), (false, Some(0)), "anything may be in them");
+    write(&mut again.writer, 50..60, 500).unwrap();
+    again.spool.look_through();
+    assert_eq!(settle_all(&again.spool), 20);
+    assert_eq!((again.spool.is_empty(), again.spool.oldest()), (false, Some(0)));
+    again.writer.tidy();
+    assert!(again.writer.is_untidy(), "it comes again when they are read");
+    drop(again);
+
+    disk.make_readable();
+    let mut again = open(&disk);
+    again.spool.look_through();
+    assert_eq!((again.spool.size().envelopes, again.spool.oldest()), (40, Some(NOW)));
+    assert_eq!(read_all(&again.spool), (0..40).map(|number| body(number, 500)).collect::<Vec<_>>());
+    assert_eq!(settle_all(&again.spool), 40);
+    again.writer.tidy();
+    assert_eq!((again.spool.is_empty(), again.spool.oldest()), (true, None));
+    assert_eq!(again.metrics.lost.get(), 0);
+}
+
+#[test]
+fn what_a_start_cannot_read_is_read_later_and_not_lost() {
+    for seed in 0..10 {
+        let disk = FaultyDisk::new(60 + seed);
+        left_behind(&disk);
+        // A header, a stretch that spoils some, a damaged one for comparison, and a part of the last file.
+        disk.make_unreadable(&segment_file(1), 0..64).unwrap();
+        disk.make_unreadable(&segment_file(2), 4500..4501).unwrap();
+        disk.damage(&segment_file(3), 64 + 50, 1).unwrap();
+        disk.make_unreadable(&segment_file(5), 4500..4501).unwrap();
+        let mut again = open_all(&disk);
+        let early = settle_all(&again.spool);
+        assert!((19..49).contains(&early), "{early}");
+        again.writer.tidy();
+        assert_eq!((again.spool.size().envelopes, again.spool.is_empty()), (0, false));
+        assert_eq!((again.metrics.unreadable.get(), again.metrics.lost.get()), (3, 1));
+        for segment in [1, 2, 5] {
+            assert!(disk.open(&segment_file(segment)).is_ok(), "segment {segment} stays");
+        }
+        disk.make_readable();
+        again.spool.end_pauses();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while again.spool.index.lock().has_unread() {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(early + settle_all(&again.spool), 49);
+        again.writer.tidy();
+        assert!(again.spool.is_empty());
+        assert_eq!((again.metrics.unreadable.get(), again.metrics.lost.get()), (0, 1));
+        assert!(is_set_aside(&disk, 3) && ![1, 2, 5].into_iter().any(|segment| is_set_aside(&disk, segment)));
+    }
+}
+
+#[test]
+fn what_is_over_quota_holds_up_nothing() {
+    let disk = FaultyDisk::new(52);
+    let mut opened = open(&disk);
+    write(&mut opened.writer, 0..20, 5000).unwrap();
+    write(&mut opened.writer, 20..30, 300).unwrap();
+    let mut taken = Vec::new();
+    while let Some(lease) = opened.spool.lease(5, usize::MAX) {
+        let drained = lease.read();
+        let large = drained.bodies[0].len() > 4000;
+        taken.extend(drained.bodies.iter().filter(|_| !large).cloned());
+        drained.settle(|_| if large { Fate::OverQuota } else { Fate::Settled });
+    }
+    assert_eq!(taken, (20..30).map(|number| body(number, 300)).collect::<Vec<_>>());
+    assert!(!opened.spool.has_due() && !opened.spool.is_empty());
+    assert_eq!((opened.spool.size().envelopes, opened.spool.oldest()), (20, Some(NOW)));
+    opened.spool.end_pauses();
+    assert_eq!(settle_all(&opened.spool), 20);
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_keeps_no_other() {
+    let disk = FaultyDisk::new(53);
+    left_behind(&disk);
+    let mut again = open_all(&disk);
+    for _ in 0..4 {
+        again.spool.lease(10, usize::MAX).unwrap().read().settle(|_| Fate::Settled);
+    }
+    disk.fail_next_removals(1);
+    again.writer.tidy();
+    let files: Vec<bool> = (1..=5).map(|segment| disk.open(&segment_file(segment)).is_ok()).collect();
+    assert_eq!(files, [true, false, false, false, true]);
+    assert!(again.writer.is_untidy());
+    again.writer.tidy();
+    assert!(disk.open(&segment_file(1)).is_err() && !again.writer.is_untidy());
+}
+
+#[test]
+fn a_full_disk_does_not_keep_what_is_drained() {
+    let disk = FaultyDisk::new(54);
+    left_behind(&disk);
+    let mut again = open_all(&disk);
+    assert_eq!(settle_all(&again.spool), 50);
+    // Not even the header of a new segment finds room before something goes.
+    disk.set_capacity(Some(0));
+    again.writer.tidy();
+    for segment in 1..=4 {
+        assert!(disk.open(&segment_file(segment)).is_err(), "segment {segment} has gone");
+    }
+}
+
+#[test]
+fn a_full_spool_takes_nothing_before_what_waits_fits() {
+    const MIB: usize = 1 << 20;
+    let disk = FaultyDisk::new(55);
+    let (options, _) = options(&disk, 4 * MIB as u64);
+    let (spool, mut writer) = Spool::open(options).unwrap();
+    for number in 0..33 {
+        write(&mut writer, number..number + 1, 100 * 1024).unwrap();
+    }
+    let large = SpoolWriter::file_bytes(&body(0, MIB));
+    assert!(writer.room() < large && writer.room() > 4 * MIB as u64 / 10);
+    spool.set_fault(Some(Fault::Full { needed: large }));
+    writer.maintain();
+    assert!(spool.is_faulty(), "it would be full again at once");
+    let mut drained = 0;
+    while spool.is_faulty() {
+        drained += 1;
+        assert!(writer.room() < large, "{drained} drained");
+        spool.lease(1, usize::MAX).unwrap().read().settle(|_| Fate::Settled);
+        writer.maintain();
+    }
+    assert!(writer.room() >= large && drained < 20, "{drained}");
 }
 
 #[test]
@@ -226,7 +428,7 @@ fn a_disk_that_refuses_is_tried_until_it_takes_something() {
     assert_eq!(opened.metrics.full_state.get(), 0);
     write(&mut opened.writer, 10..20, 300).unwrap();
     disk.crash();
-    let again = open(&disk);
+    let again = open_all(&disk);
     assert_eq!(read_all(&again.spool), (0..20).map(|number| body(number, 300)).collect::<Vec<_>>());
 }
 

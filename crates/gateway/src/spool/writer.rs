@@ -9,7 +9,8 @@ use poste_service::Clock;
 use tracing::warn;
 
 use super::record::{self, OVERHEAD_BYTES};
-use super::{Fault, Spool};
+use super::survey::Survey;
+use super::{Fault, Spool, SpoolError};
 
 /// What a frame takes in its file besides its payload, and a new segment besides its frames: about.
 const FRAME_BYTES: u64 = 12;
@@ -20,21 +21,29 @@ const PROBE_BYTES: usize = 64 * 1024;
 /// The one who writes into a spool.
 #[derive(Debug)]
 pub(crate) struct SpoolWriter {
+    /// It ends before the directory is given back.
+    survey: Survey,
     journal: Journal,
     spool: Arc<Spool>,
     group: Group,
     max_bytes: u64,
     clock: Clock,
-    /// A segment could not be removed: it is tried again.
+    /// There may be segments to remove: those that could not be, and those that are being read.
     untidy: bool,
 }
 
 impl SpoolWriter {
-    pub(super) fn new(journal: Journal, spool: Arc<Spool>, max_bytes: u64, clock: Clock) -> Self {
-        let mut writer = Self { journal, spool, group: Group::new(), max_bytes, clock, untidy: false };
+    pub(super) fn new(
+        journal: Journal,
+        spool: Arc<Spool>,
+        max_bytes: u64,
+        clock: Clock,
+    ) -> Result<Self, SpoolError> {
+        let survey = Survey::begin(&spool)?;
+        let group = Group::new();
+        let mut writer = Self { survey, journal, spool, group, max_bytes, clock, untidy: false };
         writer.tidy();
-        writer.measure();
-        writer
+        Ok(writer)
     }
 
     /// What an envelope takes in the spool's files.
@@ -77,46 +86,61 @@ impl SpoolWriter {
 
     /// Removes the segments in which everything is settled; the open one too, so that a restart finds nothing.
     pub(crate) fn tidy(&mut self) {
-        self.untidy = false;
-        if let Err(error) = self.try_tidy() {
-            self.untidy = true;
-            warn!(cause = %error, "a drained file of the spool cannot be removed, trying again");
+        self.untidy = self.spool.index.lock().has_unread();
+        // On a full disk these make the room that sealing needs.
+        self.remove_settled();
+        if self.spool.index.lock().is_settled(self.journal.open_segment()) && !self.journal.is_poisoned() {
+            match self.journal.seal(unix_millis(&self.clock)) {
+                Ok(None) => {}
+                Ok(Some(_)) => self.remove_settled(),
+                Err(error) => {
+                    self.untidy = true;
+                    warn!(cause = %error, "the newest file of the spool is drained and cannot be closed, trying again");
+                }
+            }
         }
         self.measure();
     }
 
-    fn try_tidy(&mut self) -> Result<(), JournalError> {
-        if self.spool.index.lock().is_settled(self.journal.open_segment()) && !self.journal.is_poisoned() {
-            self.journal.seal(unix_millis(&self.clock))?;
-        }
+    /// One that cannot be removed keeps none of the others.
+    fn remove_settled(&mut self) {
         for (segment, _) in self.journal.segments() {
             let (settled, damaged) = {
                 let index = self.spool.index.lock();
                 (index.is_settled(segment), index.is_damaged(segment))
             };
-            match (settled, damaged) {
+            let gone = match (settled, damaged) {
                 (false, _) => continue,
-                (true, false) => self.journal.remove(segment)?,
-                (true, true) => self.journal.set_aside(segment)?,
+                (true, false) => self.journal.remove(segment),
+                (true, true) => self.journal.set_aside(segment),
             };
-            self.spool.index.lock().forget(segment);
+            match gone {
+                Ok(_) => {
+                    // Not before: what is lost in a file is found again as long as it is here.
+                    let lost = self.spool.index.lock().forget(segment);
+                    self.spool.metrics.lost.inc_by(lost);
+                }
+                Err(error) => {
+                    self.untidy = true;
+                    warn!(segment, cause = %error, "a drained file of the spool cannot be removed, trying again");
+                }
+            }
         }
-        Ok(())
     }
 
     /// Tries again what did not work: a disk that refused, files that could not be removed, a bound that was reached.
     pub(crate) fn maintain(&mut self) {
         self.tidy();
         let fault = self.spool.fault.lock().clone();
-        let mended = match fault {
+        let (mended, needed) = match fault {
             None if !self.journal.is_poisoned() => return,
-            Some(Fault::Full) => Ok(()),
-            None | Some(Fault::Disk(_)) => self.try_disk(),
+            Some(Fault::Full { needed }) => (Ok(()), needed),
+            None | Some(Fault::Disk(_)) => (self.try_disk(), 0),
         };
-        let has_room = self.journal.file_bytes() < self.max_bytes / 10 * 9;
+        let has_room = self.journal.file_bytes() < self.max_bytes / 10 * 9 && self.room() >= needed;
         self.spool.set_fault(match mended {
             Ok(()) if has_room => None,
-            Ok(()) => Some(Fault::Full),
+            Ok(()) => Some(Fault::Full { needed }),
             Err(error) => Some(Fault::of(&error)),
         });
         self.measure();
@@ -126,7 +150,7 @@ impl SpoolWriter {
         let reopened = self.journal.reopen(unix_millis(&self.clock))?;
         for damage in reopened.quarantined {
             // Counted when it is drained, frame by frame.
-            self.spool.index.lock().damaged(damage.segment);
+            self.spool.index.lock().damaged(damage.segment, 0);
         }
         self.journal.probe(self.group.file_bytes().max(PROBE_BYTES))
     }
@@ -134,11 +158,18 @@ impl SpoolWriter {
     /// Gives the directory back.
     pub(crate) fn close(mut self) {
         self.tidy();
+        drop(self.survey);
         match self.journal.close() {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Unavailable => {}
             Err(error) => warn!(cause = %error, "the spool was not closed well"),
         }
+    }
+
+    /// What comes next goes into another segment.
+    #[cfg(test)]
+    pub(super) fn seal(&mut self) {
+        self.journal.seal(unix_millis(&self.clock)).expect("the disk works");
     }
 
     fn measure(&self) {

@@ -53,7 +53,8 @@ impl Outbox {
                 let fits = fits.count();
                 state.put_back(group.split_off(fits));
                 if group.is_empty() {
-                    self.spool.set_fault(Some(Fault::Full));
+                    let needed = state.waiting.front().map_or(0, |first| SpoolWriter::file_bytes(&first.body));
+                    self.spool.set_fault(Some(Fault::Full { needed }));
                     continue;
                 }
                 let oldest = group.iter().map(|pending| pending.sent).min().unwrap_or_default();

@@ -19,7 +19,7 @@ use tonic::Streaming;
 use tracing::{debug, error, info, warn};
 
 use super::{OTHER_STORE, Outbox, Pending, Stored};
-use crate::spool::{Drained, SPACE};
+use crate::spool::{Drained, Fate, SPACE};
 
 /// Records and bytes that go out as one batch.
 const BATCH_RECORDS: usize = 1024;
@@ -45,8 +45,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(15);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long the archive may take to make a note of a goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the spool is not drained when the archive has no quota left for what is in it.
-const QUOTA_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -261,7 +259,7 @@ impl<'a> Stream<'a> {
     fn send_drained(&mut self, drained: Option<Drained>) -> Result<(), StreamEnd> {
         let Some(drained) = drained else { return Ok(()) };
         if drained.bodies.is_empty() {
-            self.finish(drained, |_| true);
+            self.finish(drained, |_| Fate::Settled);
             return Ok(());
         }
         let records = drained.bodies.iter().cloned().map(record).collect();
@@ -365,31 +363,30 @@ impl<'a> Stream<'a> {
         again
     }
 
+    /// They were confirmed: what the archive does not take now waits in the spool.
     fn settle_drained(&self, drained: Drained, results: &[AppendResult]) {
-        let count = |outcome| results.iter().filter(|result| result.outcome() == outcome).count() as u64;
-        let refused = count(AppendOutcome::Refused);
+        let fates: Vec<Fate> = results.iter().map(|result| fate(result.outcome())).collect();
+        let count = |fate| fates.iter().filter(|other| **other == fate).count() as u64;
+        let (settled, refused, over_quota) =
+            (count(Fate::Settled), count(Fate::Refused), count(Fate::OverQuota));
         if refused > 0 {
-            drained.refused(refused);
+            let is_refused = |result: &&AppendResult| result.outcome() == AppendOutcome::Refused;
+            let reason = results.iter().find(is_refused).map(|result| result.reason.as_str());
+            error!(count = refused, reason, "the archive refuses confirmed envelopes of the spool for good");
         }
-        let over_quota = count(AppendOutcome::OverQuota);
         if over_quota > 0 {
-            // They were confirmed: they wait until the archive has room for them.
             warn!(
                 count = over_quota,
                 "the archive has no quota left for envelopes of the spool; they wait there"
             );
-            self.outbox.spool.rest(QUOTA_PAUSE);
         }
-        let is_done =
-            |result: &AppendResult| !is_unavailable(result) && result.outcome() != AppendOutcome::OverQuota;
-        let done = results.iter().filter(|result| is_done(result)).count() as u64;
-        self.outbox.metrics.spool.drained.inc_by(done - refused);
-        self.outbox.state.lock().answered += done;
-        self.finish(drained, |number| is_done(&results[number]));
+        self.outbox.metrics.spool.drained.inc_by(settled);
+        self.outbox.state.lock().answered += settled + refused;
+        self.finish(drained, |number| fates[number]);
     }
 
-    fn finish(&self, drained: Drained, done: impl Fn(usize) -> bool) {
-        if drained.settle(done) {
+    fn finish(&self, drained: Drained, fate: impl Fn(usize) -> Fate) {
+        if drained.settle(fate) {
             self.outbox.state.lock().untidy = true;
             self.outbox.spooling.notify_one();
         }
@@ -409,16 +406,15 @@ impl<'a> Stream<'a> {
 
     /// Nothing is left, or nothing that can be drained now.
     fn is_done(&self) -> bool {
-        let spool = &self.outbox.spool;
         self.sent.is_empty()
             && self.reading.is_none()
             && self.outbox.state.lock().count == 0
-            && (spool.size().envelopes == 0 || spool.rests())
+            && !self.outbox.spool.has_due()
     }
 
     /// Ends the stream; with a goodbye when nothing is held back. Returns whether the archive has heard it.
     async fn part(mut self) -> bool {
-        if self.outbox.spool.size().envelopes > 0 {
+        if !self.outbox.spool.is_empty() {
             return false;
         }
         let goodbye = AppendRequest { kind: Some(append_request::Kind::Goodbye(AppendGoodbye {})) };
@@ -494,6 +490,16 @@ async fn read(reading: &mut Option<JoinHandle<Drained>>) -> Option<Drained> {
 
 fn record(body: bytes::Bytes) -> NewRecord {
     NewRecord { space: SPACE.to_owned(), body }
+}
+
+/// What an answer means to an envelope that was confirmed.
+fn fate(outcome: AppendOutcome) -> Fate {
+    match outcome {
+        AppendOutcome::Stored | AppendOutcome::Duplicate | AppendOutcome::NotKept => Fate::Settled,
+        AppendOutcome::Refused => Fate::Refused,
+        AppendOutcome::OverQuota => Fate::OverQuota,
+        AppendOutcome::Unavailable | AppendOutcome::Unspecified => Fate::Again,
+    }
 }
 
 fn is_unavailable(result: &AppendResult) -> bool {
