@@ -43,6 +43,8 @@ pub(crate) enum Refusal {
     ArchiveFull,
     /// The archive says that it can never store this.
     ArchiveRefused,
+    /// The archive says that this gateway has used up what it may add of envelopes of this size in a day.
+    ArchiveOverQuota,
     /// The peer has too many envelopes that wait for the archive.
     TooManyUnconfirmed,
     /// The peer has used up what it may add of envelopes of this size in a day.
@@ -52,7 +54,7 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// Every refusal: the closed set of labels of the metric.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Future,
         Self::VeryOld,
         Self::Expired,
@@ -62,6 +64,7 @@ impl Refusal {
         Self::LowPow,
         Self::ArchiveFull,
         Self::ArchiveRefused,
+        Self::ArchiveOverQuota,
         Self::TooManyUnconfirmed,
         Self::OverQuota,
     ];
@@ -78,6 +81,7 @@ impl Refusal {
             Self::LowPow => "low_pow",
             Self::ArchiveFull => "archive_full",
             Self::ArchiveRefused => "archive_refused",
+            Self::ArchiveOverQuota => "archive_over_quota",
             Self::TooManyUnconfirmed => "too_many_unconfirmed",
             Self::OverQuota => "over_quota",
         }
@@ -95,6 +99,9 @@ impl Refusal {
             Self::LowPow => "proof of work is below this node's minimum",
             Self::ArchiveFull => "archive is away and the queue for it is full: send again later",
             Self::ArchiveRefused => "archive cannot store this envelope",
+            Self::ArchiveOverQuota => {
+                "archive takes no more envelopes of this size from this node today: send again later"
+            }
             Self::TooManyUnconfirmed => "too many envelopes of yours wait for the archive: send again later",
             Self::OverQuota => "your quota of a day for envelopes of this size is used up: send again later",
         }

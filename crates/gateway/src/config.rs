@@ -27,6 +27,9 @@ pub struct GatewayConfig {
     pub insecure: bool,
     /// The archive's gRPC.
     pub archive: String,
+    /// The id of the archive's store, hexadecimal; none: the one that was met first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_store: Option<String>,
     /// The directory of what must survive: the node key, and the spool.
     pub data: PathBuf,
     /// Enodes to connect to and stay connected to.
@@ -66,6 +69,7 @@ impl Default for GatewayConfig {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 7101)),
             insecure: false,
             archive: "http://127.0.0.1:7200".to_owned(),
+            archive_store: None,
             data: PathBuf::from("./poste-data/gateway"),
             static_peers: Vec::new(),
             max_peers: 500,
@@ -93,6 +97,10 @@ impl Section for GatewayConfig {
         Key::listener("admin_listen", "where operators call (NodeInfo, Peers)"),
         Key::new("insecure", "allow plaintext gRPC on addresses other than loopback"),
         Key::new("archive", "the archive's gRPC, http://HOST:PORT"),
+        Key::new(
+            "archive_store",
+            "id of the store to go on with when the archive has another one than before; default: the one that was met first",
+        ),
         Key::new("data", "directory of the node key (node.key) and the spool; made if it is missing"),
         Key::new("static_peers", "enodes to connect to and stay connected to"),
         Key::new("max_peers", "connections at a time, static peers not counted"),
@@ -140,6 +148,7 @@ impl Section for GatewayConfig {
         client::check_address(&self.archive).map_err(|error| text(&StartError::Archive(error)))?;
         crate::static_peers(&self.static_peers).map_err(|error| text(&error))?;
         crate::rules(self).map_err(|error| text(&error))?;
+        crate::archive_store(self).map_err(|error| text(&error))?;
         for (setting, size) in [
             ("pool_bytes", self.pool_bytes),
             ("archive_queue_bytes", self.archive_queue_bytes),

@@ -78,9 +78,10 @@ fn mine(envelope: &Envelope, target: f64) -> Result<Envelope, Status> {
 
 fn status(refusal: Refusal) -> Status {
     match refusal {
-        Refusal::ArchiveFull | Refusal::TooManyUnconfirmed | Refusal::OverQuota => {
-            Status::resource_exhausted(refusal.text())
-        }
+        Refusal::ArchiveFull
+        | Refusal::ArchiveOverQuota
+        | Refusal::TooManyUnconfirmed
+        | Refusal::OverQuota => Status::resource_exhausted(refusal.text()),
         _ => Status::invalid_argument(refusal.text()),
     }
 }

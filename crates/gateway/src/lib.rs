@@ -27,7 +27,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use poste_journal::RealDisk;
+use bytes::Bytes;
+use poste_journal::{JournalError, RealDisk};
 use poste_rlpx::enode::EnodeError;
 use poste_rlpx::{Enode, Limits, LocalNode};
 use poste_rpc::client::{AddressError, Target};
@@ -38,7 +39,7 @@ use poste_service::{Addresses, Context, RunningService};
 use poste_wire::{SymKey, password_key};
 use thiserror::Error;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
@@ -58,6 +59,10 @@ use spool::{Spool, SpoolOptions};
 
 /// How often what has expired is taken out of the pool.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How long a start waits for another process to give back the spool, and how often it looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_RETRY: Duration = Duration::from_millis(200);
+const STORE_ID_BYTES: usize = 16;
 
 /// Why a gateway does not start.
 #[derive(Debug, Error)]
@@ -118,14 +123,12 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
     let enode = Enode::new(key.public(), host, address.port()).to_string();
 
     let metrics = Metrics::new(&context.metrics.scope("gateway"));
-    let store = KnownStore::default();
-    let (outbox, spooling) = outbox(&config, &context, &key, store.clone(), metrics.clone()).await?;
+    let (outbox, spooling) = outbox(&config, &context, &key, metrics.clone()).await?;
     let mail = ArchiveMailServer::new(archive.clone(), Arc::clone(&outbox));
     let adoption = Adoption {
         directories: config.adopt_spools.clone(),
         archive,
         outbox,
-        store,
         max_bytes: config.spool_size.0,
         clock: context.clock.clone(),
         metrics: metrics.clone(),
@@ -146,7 +149,11 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
         mail: Arc::new(mail.clone()),
         mail_key,
         mail_spacing: Spacing::new(config.mail_interval.into()),
-        quotas: PeerQuotas::new([config.peer_quota_small, config.peer_quota_medium, config.peer_quota_large]),
+        quotas: Arc::new(PeerQuotas::new([
+            config.peer_quota_small,
+            config.peer_quota_medium,
+            config.peer_quota_large,
+        ])),
         metrics,
     });
 
@@ -258,33 +265,73 @@ async fn keys(config: &GatewayConfig) -> Result<(poste_codec::SecretKey, SymKey)
     Ok(reading.await.map_err(|_| StartError::Stopping)??)
 }
 
+/// The store that the setting names.
+fn archive_store(config: &GatewayConfig) -> Result<Option<Bytes>, StartError> {
+    let Some(text) = &config.archive_store else { return Ok(None) };
+    let store = hex::decode(text).ok().filter(|store| store.len() == STORE_ID_BYTES);
+    let reason = "it is the store's id of 32 hexadecimal digits, as `poste ctl archive stats` shows it";
+    store.map(|store| Some(store.into())).ok_or(StartError::Setting { setting: "archive_store", reason })
+}
+
 /// Opens the spool and begins to fill it.
 async fn outbox(
     config: &GatewayConfig,
     context: &Context,
     key: &poste_codec::SecretKey,
-    store: KnownStore,
     metrics: Metrics,
 ) -> Result<(Arc<Outbox>, Spooling), StartError> {
-    let writer_id = hex::encode(key.public().node_id());
-    let options = SpoolOptions {
-        disk: Arc::new(RealDisk),
-        dir: spool::directory(&config.data),
-        max_bytes: config.spool_size.0,
-        writer_id: writer_id.clone(),
-        clock: context.clock.clone(),
-        ready: context.readiness.add("gateway.spool"),
-        metrics: metrics.spool.clone(),
+    let node_id = hex::encode(key.public().node_id());
+    let chosen = archive_store(config)?;
+    let [spool_ready, store_ready, queue] =
+        ["gateway.spool", "gateway.archive_store", "gateway.archive_queue"]
+            .map(|name| context.readiness.add(name));
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut said = false;
+    let (opened, store) = loop {
+        let disk = Arc::new(RealDisk);
+        let options = SpoolOptions {
+            disk: disk.clone(),
+            dir: spool::directory(&config.data),
+            max_bytes: config.spool_size.0,
+            writer_id: writer_id(&node_id),
+            clock: context.clock.clone(),
+            ready: spool_ready.clone(),
+            metrics: metrics.spool.clone(),
+        };
+        let (dir, chosen, ready) = (options.dir.clone(), chosen.clone(), store_ready.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            let opened = Spool::open(options)?;
+            // The directory is ours from here on.
+            let store = KnownStore::open(disk, &dir, chosen, ready)?;
+            Ok::<_, SpoolError>((opened, store))
+        });
+        match opening.await.map_err(|_| StartError::Stopping)? {
+            Ok(opened) => break opened,
+            // Another gateway may just be draining what this one has left behind; it soon gives way.
+            Err(SpoolError::Journal(JournalError::Locked { .. })) if Instant::now() < deadline => {
+                if !std::mem::replace(&mut said, true) {
+                    info!("another process has the spool, waiting for it");
+                }
+                let stopping = timeout(LOCK_RETRY, context.stop.cancelled()).await.is_ok();
+                if stopping {
+                    return Err(StartError::Stopping);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
     };
-    let opening = tokio::task::spawn_blocking(move || Spool::open(options));
-    let opened = opening.await.map_err(|_| StartError::Stopping)??;
-    if opened.0.writer_id() != writer_id {
+    if !opened.0.writer_id().starts_with(&node_id) {
         warn!(
             "the spool was made under another node key; the archive goes on to know this gateway by the former"
         );
     }
-    let queue = context.readiness.add("gateway.archive_queue");
     Ok(Outbox::start(opened, config.archive_queue_bytes.as_usize(), store, queue, metrics)?)
+}
+
+/// A name for the archive to know a new spool by. The node's id tells people whose it is; the rest, that it is this
+/// directory: another one with the same key may hold other envelopes, and must not say goodbye for this one.
+fn writer_id(node_id: &str) -> String {
+    format!("{node_id}-{:016x}", rand::random::<u64>())
 }
 
 /// The host of an enode when none is given.

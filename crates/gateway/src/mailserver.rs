@@ -88,8 +88,19 @@ pub(crate) enum Stored {
     Yes,
     /// The archive will never take it.
     Refused,
+    /// The archive takes no more of this size today.
+    OverQuota,
+    /// The archive is away, and the spool takes nothing.
+    NoRoom,
     /// This process stopped before the archive answered.
     Unknown,
+}
+
+impl Stored {
+    /// Whether it was not taken, and may be when it is sent again.
+    pub(crate) fn may_come_again(self) -> bool {
+        matches!(self, Self::OverQuota | Self::NoRoom)
+    }
 }
 
 /// A promise to say whether an envelope is stored. Cheap to clone; every clone learns it.
@@ -106,6 +117,16 @@ impl Receipt {
     /// One that resolves when the other end says so; unknown when the other end is dropped.
     fn pending(done: oneshot::Receiver<Stored>) -> Self {
         Self(done.map(|stored| stored.unwrap_or(Stored::Unknown)).boxed().shared())
+    }
+
+    /// The same, which tells `learn` as soon as anybody looks at it and it is known.
+    pub(crate) fn telling(self, learn: impl FnOnce(Stored) + Send + 'static) -> Self {
+        Self(self.0.inspect(|stored| learn(*stored)).boxed().shared())
+    }
+
+    /// What became of it, if that is known.
+    pub(crate) fn known(&self) -> Option<Stored> {
+        self.0.clone().now_or_never()
     }
 
     /// Waits until it is known.

@@ -160,6 +160,8 @@ impl Metrics {
         let outcome = match stored {
             Stored::Yes => "stored",
             Stored::Refused => "refused",
+            Stored::OverQuota => "over_quota",
+            Stored::NoRoom => "no_room",
             Stored::Unknown => "unknown",
         };
         self.archived.get_or_create(&Outcome { outcome }).inc();

@@ -36,7 +36,7 @@ pub(crate) struct Node {
     /// The key of the mail password.
     pub(crate) mail_key: SymKey,
     pub(crate) mail_spacing: Spacing,
-    pub(crate) quotas: PeerQuotas,
+    pub(crate) quotas: Arc<PeerQuotas>,
     pub(crate) metrics: Metrics,
 }
 
@@ -84,10 +84,15 @@ impl Node {
             return Err(Refusal::OverQuota);
         }
         let receipt = self.mail.archive(envelope).map_err(|_| Refusal::ArchiveFull)?;
-        if let Some(key) = from {
-            self.quotas.charge(key, bytes, now);
-        }
-        Ok(receipt)
+        let Some(charge) = from.and_then(|key| self.quotas.charge(key, bytes, now)) else {
+            return Ok(receipt);
+        };
+        let quotas = Arc::clone(&self.quotas);
+        Ok(receipt.telling(move |stored| {
+            if stored.may_come_again() {
+                quotas.give_back(&charge);
+            }
+        }))
     }
 
     /// How many connected peers want an envelope with this proof of work.
@@ -103,6 +108,8 @@ pub(crate) async fn outcome(receipt: &Receipt) -> Option<Result<(), Refusal>> {
     match receipt.stored().await {
         Stored::Yes => Some(Ok(())),
         Stored::Refused => Some(Err(Refusal::ArchiveRefused)),
+        Stored::OverQuota => Some(Err(Refusal::ArchiveOverQuota)),
+        Stored::NoRoom => Some(Err(Refusal::ArchiveFull)),
         Stored::Unknown => None,
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use poste_wire::{Envelope, Hash};
 use tokio::sync::watch;
 
-use crate::mailserver::Receipt;
+use crate::mailserver::{Receipt, Stored};
 
 /// Names a connected peer in the pool's marks. Small and dense: a slot is used again when its peer has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,8 +72,9 @@ impl Pool {
         Self { state: Mutex::default(), newest: watch::Sender::new(0), max_bytes }
     }
 
-    /// Puts an envelope in, unless it is there. `from` is then known to have it. `archive` is called for a new one; what
-    /// the archive does not even queue is not pooled either, so that it can be sent again.
+    /// Puts an envelope in, unless it is there. `from` is then known to have it. `archive` is called for a new one, and
+    /// again for one that was not kept and may be now; what the archive does not even queue is not pooled either, so that
+    /// it can be sent again.
     ///
     /// When the pool is full, the envelopes that expire first make room.
     pub(crate) fn offer<E>(
@@ -88,6 +89,9 @@ impl Pool {
             && let Some(entry) = state.entries.get_mut(&number)
         {
             entry.known_by.extend(from);
+            if entry.receipt.known().is_some_and(Stored::may_come_again) {
+                entry.receipt = archive(&entry.envelope)?;
+            }
             return Ok(Pooled { receipt: entry.receipt.clone(), known: true });
         }
         let envelope = envelope.detached();
@@ -229,7 +233,6 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mailserver::{Receipt, Stored};
     use poste_wire::Topic;
 
     const A: Slot = Slot(0);
@@ -267,6 +270,32 @@ mod tests {
         assert_eq!(pool.size(), (0, 0));
         pool.offer(&first, 1.0, None, stored).unwrap();
         pool.offer(&first, 1.0, None, |_| -> Result<Receipt, ()> { panic!("archived twice") }).unwrap();
+    }
+
+    #[test]
+    fn what_was_not_kept_is_archived_again_when_it_is_sent_again() {
+        for (stored, expected) in [
+            (Stored::OverQuota, true),
+            (Stored::NoRoom, true),
+            (Stored::Refused, false),
+            (Stored::Unknown, false),
+        ] {
+            let pool = Pool::new(1 << 20);
+            let first = envelope(1, 100);
+            pool.offer(&first, 1.0, Some(A), |_| Ok::<_, ()>(Receipt::ready(stored))).unwrap();
+            assert_eq!(take(&pool, B, 0, 1 << 20).0.len(), 1);
+            let mut again = false;
+            let refused = pool.offer(&first, 1.0, Some(A), |_| {
+                again = true;
+                Err("still none")
+            });
+            assert_eq!((again, refused.is_err()), (expected, expected), "{stored:?}");
+            let offer = || pool.offer(&first, 1.0, Some(A), self::stored).unwrap();
+            assert!(offer().known);
+            let now = if expected { Stored::Yes } else { stored };
+            assert_eq!(offer().receipt.known(), Some(now), "{stored:?}");
+            assert_eq!((pool.size().0, take(&pool, B, 0, 1 << 20).0.len()), (1, 0), "relayed once");
+        }
     }
 
     #[test]

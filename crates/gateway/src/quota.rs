@@ -28,6 +28,16 @@ pub(crate) struct PeerQuotas {
     peers: Mutex<HashMap<PublicKey, Usage>>,
 }
 
+/// What was counted of one peer for one envelope.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    peer: PublicKey,
+    class: usize,
+    bytes: u64,
+    /// The hour since 1970 in which it was counted.
+    hour: u64,
+}
+
 /// What one peer has added in the last day: bytes of each class by hour.
 #[derive(Debug, Clone, Default)]
 struct Usage {
@@ -75,19 +85,29 @@ impl PeerQuotas {
         used.saturating_add(bytes as u64) <= limit
     }
 
-    /// Counts an envelope that a peer has added.
-    pub(crate) fn charge(&self, peer: &PublicKey, bytes: usize, now: Duration) {
-        let class = class(bytes);
-        if self.limits[class].is_none() {
-            return;
-        }
+    /// Counts an envelope that a peer has added. None: there is no limit for its size.
+    pub(crate) fn charge(&self, peer: &PublicKey, bytes: usize, now: Duration) -> Option<Charge> {
+        let (class, bytes) = (class(bytes), bytes as u64);
+        self.limits[class]?;
         let mut peers = self.peers.lock();
         if peers.len() >= MAX_PEERS && !peers.contains_key(peer) {
             forget_oldest(&mut peers);
         }
         let usage = peers.entry(*peer).or_default();
         usage.advance(now.as_secs() / HOUR);
-        usage.hours[usage.newest as usize % HOURS][class] += bytes as u64;
+        usage.hours[usage.newest as usize % HOURS][class] += bytes;
+        Some(Charge { peer: *peer, class, bytes, hour: usage.newest })
+    }
+
+    /// What was counted came to nothing: the envelope was not kept.
+    pub(crate) fn give_back(&self, charge: &Charge) {
+        let mut peers = self.peers.lock();
+        let Some(usage) = peers.get_mut(&charge.peer) else { return };
+        // What was counted a day ago no longer counts; a peer that was forgotten meanwhile begins anew.
+        if charge.hour <= usage.newest && usage.newest - charge.hour < HOURS as u64 {
+            let used = &mut usage.hours[charge.hour as usize % HOURS][charge.class];
+            *used = used.saturating_sub(charge.bytes);
+        }
     }
 }
 
@@ -123,7 +143,7 @@ mod tests {
     fn add(quotas: &PeerQuotas, number: u32, bytes: usize, now: Duration) -> bool {
         let fits = quotas.has_room(&peer(number), bytes, now);
         if fits {
-            quotas.charge(&peer(number), bytes, now);
+            let _ = quotas.charge(&peer(number), bytes, now);
         }
         fits
     }
@@ -156,13 +176,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_kept_is_given_back_unless_its_hour_has_passed() {
+        let quotas = PeerQuotas::new([ByteSize(100), ByteSize(0), ByteSize(0)]);
+        assert!(quotas.charge(&peer(1), 5000, NOW).is_none(), "no limit");
+        let hours = |count: u64| NOW + Duration::from_secs(count * HOUR);
+        let charges: Vec<_> =
+            [0, 0, 1].map(|hour| quotas.charge(&peer(1), 30, hours(hour)).unwrap()).into_iter().collect();
+        assert!(!add(&quotas, 1, 40, hours(1)));
+        quotas.give_back(&charges[0]);
+        assert!(add(&quotas, 1, 40, hours(1)) && !add(&quotas, 1, 1, hours(1)));
+        // A day later its hour is another one.
+        assert!(add(&quotas, 1, 30, hours(24)) && !add(&quotas, 1, 1, hours(24)));
+        quotas.give_back(&charges[1]);
+        assert!(!add(&quotas, 1, 1, hours(24)), "it does not count any more");
+        quotas.give_back(&charges[2]);
+        assert!(add(&quotas, 1, 30, hours(24)));
+    }
+
+    #[test]
     fn the_table_is_bounded_and_the_oldest_leave() {
         let quotas = PeerQuotas::new([ByteSize(100), ByteSize(0), ByteSize(0)]);
         let mut keys: Vec<PublicKey> = Vec::new();
         for number in 0..MAX_PEERS as u32 + 1 {
             keys.push(peer(number));
             let later = Duration::from_secs(u64::from(number) * HOUR / 1000);
-            quotas.charge(&keys[number as usize], 100, NOW + later);
+            let _ = quotas.charge(&keys[number as usize], 100, NOW + later);
         }
         assert_eq!(quotas.peers.lock().len(), MAX_PEERS + 1 - FORGET);
         assert!(quotas.has_room(&keys[0], 1, NOW), "the oldest is forgotten");

@@ -14,15 +14,20 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::outbox::{KnownStore, Outbox};
+use super::outbox::Outbox;
 use crate::metrics::Metrics;
 use crate::spool::{self, Spool, SpoolError, SpoolOptions};
 
 /// How often each directory is tried, and how often it is looked whether the archive can be reached for it.
 const INTERVAL: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long one spool may be drained at a stretch; another attempt goes on where this one has ended.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long one spool may be drained at a time, another attempt goes on where this one has ended; and at most, when nothing
+/// comes of shorter ones. A gateway that starts waits for its own longer than the first.
+const STRETCH: Duration = Duration::from_secs(10);
+const LONGEST_STRETCH: Duration = Duration::from_secs(600);
+/// How long a spool that is not empty yet is left alone after a stretch: its own gateway may have come back, and waits for
+/// the directory.
+const GIVE_WAY: Duration = Duration::from_secs(3);
 /// Nothing is added to a spool that is adopted: it waits for the archive in the spool, not in memory.
 const QUEUE_BYTES: usize = 0;
 
@@ -34,37 +39,80 @@ pub(crate) struct Adoption {
     pub(crate) archive: Target,
     /// This gateway's own: as long as it has no stream to the archive, nothing is tried.
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) store: KnownStore,
     /// The bound of a spool's files.
     pub(crate) max_bytes: u64,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
 }
 
+/// How far the adoption of one spool has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Adopted {
+    /// Not at all, or as far as it can now.
+    Stuck,
+    /// A stretch; more is to be drained of what was found at its beginning.
+    Unfinished { found: usize },
+    /// The archive has heard its goodbye.
+    Parted,
+}
+
+/// What is known of one directory.
+#[derive(Debug, Clone, Copy)]
+struct Attempts {
+    last: Option<Instant>,
+    adopted: Adopted,
+    /// How long the next may take.
+    stretch: Duration,
+}
+
+impl Attempts {
+    fn none() -> Self {
+        Self { last: None, adopted: Adopted::Stuck, stretch: STRETCH }
+    }
+
+    fn is_due(&self) -> bool {
+        let pause = if matches!(self.adopted, Adopted::Unfinished { .. }) { GIVE_WAY } else { INTERVAL };
+        self.last.is_none_or(|last| last.elapsed() >= pause)
+    }
+
+    fn add(&mut self, adopted: Adopted) {
+        self.stretch = match (self.adopted, adopted) {
+            // Files are drained as a whole: what was done of one is done again.
+            (Adopted::Unfinished { found: before }, Adopted::Unfinished { found }) if found >= before => {
+                (self.stretch * 2).min(LONGEST_STRETCH)
+            }
+            _ => STRETCH,
+        };
+        (self.adopted, self.last) = (adopted, Some(Instant::now()));
+    }
+}
+
 impl Adoption {
     /// Tries every directory once the archive can be reached, and every minute, until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        // When each was tried, and whether the archive has heard its goodbye.
-        let mut tried: Vec<(Option<Instant>, bool)> = vec![(None, false); self.directories.len()];
+        let mut attempts = vec![Attempts::none(); self.directories.len()];
         while !self.directories.is_empty() {
             let _ = timeout(LOOK_INTERVAL, stop.cancelled()).await;
-            for (data, (last, parted)) in self.directories.iter().zip(&mut tried) {
+            for (data, attempts) in self.directories.iter().zip(&mut attempts) {
                 if stop.is_cancelled() {
                     return;
                 }
-                if self.outbox.size().connected && last.is_none_or(|last| last.elapsed() >= INTERVAL) {
-                    *parted = self.adopt(&spool::directory(data), *parted, &stop).await;
-                    *last = Some(Instant::now());
+                if self.outbox.size().connected && attempts.is_due() {
+                    let adopted = self.adopt(&spool::directory(data), *attempts, &stop).await;
+                    attempts.add(adopted);
                 }
             }
         }
     }
 
-    /// Drains one spool, if it is there and nobody has it. `parted`: the archive has heard its goodbye, and only what was
-    /// added since matters. Returns whether it has now.
-    async fn adopt(&self, dir: &Path, parted: bool, stop: &CancellationToken) -> bool {
+    /// Drains one spool for a while, if it is there and nobody has it. When the archive has heard its goodbye before, only
+    /// what was added since matters.
+    async fn adopt(&self, dir: &Path, attempts: Attempts, stop: &CancellationToken) -> Adopted {
+        let parted = attempts.adopted == Adopted::Parted;
+        let as_before = if parted { Adopted::Parted } else { Adopted::Stuck };
+        let disk = Arc::new(RealDisk);
         let options = SpoolOptions {
-            disk: Arc::new(RealDisk),
+            disk: disk.clone(),
             dir: dir.to_owned(),
             max_bytes: self.max_bytes,
             writer_id: String::new(),
@@ -72,31 +120,36 @@ impl Adoption {
             ready: Readiness::new().add("adopted"),
             metrics: self.metrics.adopting().spool,
         };
+        let (dir, own) = (dir.to_owned(), self.outbox.store().clone());
         let opening = tokio::task::spawn_blocking(move || {
-            let opened = spool::is_spool(&options.dir).then(|| Spool::open(options)).transpose();
-            if let Ok(Some((spool, _))) = &opened {
-                spool.look_through();
+            if !spool::is_spool(&dir) {
+                return Ok(None);
             }
-            opened
+            let opened = Spool::open(options)?;
+            opened.0.look_through();
+            // What there is must be known, or it would not be drained.
+            opened.0.look_through();
+            let store = own.for_spool(disk, &dir, Readiness::new().add("adopted"))?;
+            Ok(Some((opened, store)))
         });
-        let (spool, writer) = match opening.await {
+        let ((spool, writer), store) = match opening.await {
             Ok(Ok(Some(opened))) => opened,
             // There is none, or somebody has it.
-            Ok(Ok(None) | Err(SpoolError::Journal(JournalError::Locked { .. }))) => return parted,
+            Ok(Ok(None) | Err(SpoolError::Journal(JournalError::Locked { .. }))) => return as_before,
             Ok(Err(error)) => {
                 warn!(cause = %error, "a spool cannot be adopted");
-                return parted;
+                return as_before;
             }
             Err(failed) => {
                 warn!(cause = %failed, "a spool cannot be adopted");
-                return parted;
+                return as_before;
             }
         };
         let before = spool.size().envelopes;
         let started = Outbox::start(
             (Arc::clone(&spool), writer),
             QUEUE_BYTES,
-            self.store.clone(),
+            store,
             Readiness::new().add("adopted"),
             self.metrics.adopting(),
         );
@@ -104,33 +157,44 @@ impl Adoption {
             Ok(started) => started,
             Err(error) => {
                 warn!(cause = %error, "a spool cannot be adopted");
-                return parted;
+                return as_before;
             }
         };
-        let mut heard = parted;
-        if before > 0 || !parted {
+        let mut adopted = as_before;
+        if !spool.is_empty() || !parted {
             // Nothing will be pushed: it ends when all is drained, or when the archive is away.
             let ending = CancellationToken::new();
             ending.cancel();
-            tokio::select! {
-                outcome = timeout(PATIENCE, outbox.run(&self.archive, &ending)) => heard = outcome.unwrap_or(false),
-                () = stop.cancelled() => heard = false,
+            adopted = tokio::select! {
+                outcome = timeout(attempts.stretch, outbox.run(&self.archive, &ending)) => match outcome {
+                    Ok(true) => Adopted::Parted,
+                    Ok(false) => Adopted::Stuck,
+                    Err(_) => Adopted::Unfinished { found: before },
+                },
+                () = stop.cancelled() => Adopted::Stuck,
             }
         }
         spooling.end().await;
         let left = spool.size().envelopes;
         if before > 0 {
-            info!(drained = before.saturating_sub(left), left, "drained the spool of a gateway that is gone");
+            let drained = before.saturating_sub(left);
+            info!(drained, left, "drained the spool of a gateway that is gone");
         }
-        heard
+        adopted
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mailserver::{KnownStore, Spooling};
+    use crate::spool::SpoolWriter;
+    use poste_archive::{ArchiveConfig, StoreUrl};
     use poste_journal::FaultyDisk;
+    use poste_service::Context;
     use poste_wire::{Envelope, Topic};
+
+    const NOW: u32 = 1_600_000_000;
 
     fn options(disk: Arc<dyn poste_journal::Disk>, dir: PathBuf, metrics: &Metrics) -> SpoolOptions {
         SpoolOptions {
@@ -144,39 +208,111 @@ mod tests {
         }
     }
 
+    /// A gateway's outbox, and what it adopts from `data` with.
+    fn adoption(data: &Path, archive: &str, metrics: &Metrics) -> (Adoption, Spooling) {
+        let disk: Arc<dyn poste_journal::Disk> = Arc::new(FaultyDisk::new(1));
+        let own = Spool::open(options(Arc::clone(&disk), "/own".into(), metrics)).unwrap();
+        let store = KnownStore::open(disk, Path::new("/own"), None, Readiness::new().add("store")).unwrap();
+        let queue = Readiness::new().add("queue");
+        let (outbox, spooling) = Outbox::start(own, 1 << 20, store, queue, metrics.clone()).unwrap();
+        let adoption = Adoption {
+            directories: vec![data.to_owned()],
+            archive: Target::lazy(archive).unwrap(),
+            outbox,
+            max_bytes: 64 << 20,
+            clock: Clock::system(),
+            metrics: metrics.clone(),
+        };
+        (adoption, spooling)
+    }
+
+    fn envelopes(count: u32, bytes: usize) -> Vec<Envelope> {
+        let data = vec![7; bytes];
+        (0..count).map(|n| Envelope::new(NOW + 50, 50, Topic([1; 4]), &data, n.into())).collect()
+    }
+
+    fn fill(dir: &Path, envelopes: &[Envelope], metrics: &Metrics) -> (Arc<Spool>, SpoolWriter) {
+        let (spool, mut writer) = Spool::open(options(Arc::new(RealDisk), dir.to_owned(), metrics)).unwrap();
+        writer.write(envelopes.iter().map(|envelope| (envelope.rlp(), envelope.sent()))).unwrap();
+        (spool, writer)
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_spool_that_somebody_has_is_left_alone_and_one_that_cannot_be_drained_is_given_back() {
         let data = tempfile::tempdir().unwrap();
         let dir = spool::directory(data.path());
         let metrics = Metrics::new(&poste_service::metrics::Metrics::new().scope("gateway"));
-        let own = Spool::open(options(Arc::new(FaultyDisk::new(1)), "/own".into(), &metrics)).unwrap();
-        let (store, ready) = (KnownStore::default(), Readiness::new().add("queue"));
-        let (outbox, spooling) = Outbox::start(own, 1 << 20, store.clone(), ready, metrics.clone()).unwrap();
         // A port that was just free: nobody listens there.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let adoption = Adoption {
-            directories: vec![data.path().to_owned()],
-            archive: Target::lazy(&format!("http://127.0.0.1:{port}")).unwrap(),
-            outbox,
-            store,
-            max_bytes: 1 << 20,
-            clock: Clock::system(),
-            metrics: metrics.clone(),
-        };
+        let archive = format!("http://127.0.0.1:{port}");
+        let (adoption, spooling) = adoption(data.path(), &archive, &metrics);
         let stop = CancellationToken::new();
-        assert!(!adoption.adopt(&dir, false, &stop).await);
+        assert_eq!(adoption.adopt(&dir, Attempts::none(), &stop).await, Adopted::Stuck);
         assert!(!dir.exists(), "nothing is made where there is nothing");
 
-        let (spool, mut writer) = Spool::open(options(Arc::new(RealDisk), dir.clone(), &metrics)).unwrap();
-        let envelope = Envelope::new(100, 50, Topic([1; 4]), b"data", 1);
-        writer.write([(envelope.rlp(), envelope.sent())].into_iter()).unwrap();
-        assert!(!adoption.adopt(&dir, false, &stop).await, "its gateway runs");
+        let (spool, writer) = fill(&dir, &envelopes(1, 10), &metrics);
+        assert_eq!(adoption.adopt(&dir, Attempts::none(), &stop).await, Adopted::Stuck, "its gateway runs");
         assert_eq!(spool.size().envelopes, 1);
         writer.close();
-        assert!(!adoption.adopt(&dir, false, &stop).await, "the archive is away");
-        let (spool, writer) = Spool::open(options(Arc::new(RealDisk), dir, &metrics)).unwrap();
+        assert_eq!(
+            adoption.adopt(&dir, Attempts::none(), &stop).await,
+            Adopted::Stuck,
+            "the archive is away"
+        );
+        let (spool, writer) = fill(&dir, &[], &metrics);
         assert_eq!(spool.size().envelopes, 1);
         writer.close();
         spooling.end().await;
+    }
+
+    #[test]
+    fn stretches_of_which_nothing_comes_grow() {
+        let mut attempts = Attempts::none();
+        for (found, seconds) in [(9, 10), (9, 20), (9, 40), (8, 10), (8, 20)] {
+            attempts.add(Adopted::Unfinished { found });
+            assert_eq!(attempts.stretch, Duration::from_secs(seconds), "{found}");
+        }
+        for _ in 0..10 {
+            attempts.add(Adopted::Unfinished { found: 8 });
+        }
+        assert_eq!(attempts.stretch, LONGEST_STRETCH);
+        assert!(!attempts.is_due());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn its_own_gateway_may_have_the_directory_between_two_stretches() {
+        let (data, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dir = spool::directory(data.path());
+        let metrics = Metrics::new(&poste_service::metrics::Metrics::new().scope("gateway"));
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let config = ArchiveConfig {
+            store: StoreUrl::Local(store.path().to_owned()),
+            grpc_listen: any_port,
+            admin_listen: any_port,
+            ..ArchiveConfig::default()
+        };
+        let service = poste_archive::start(config, Context::new(Duration::from_secs(5))).await.unwrap();
+        let archive = format!("http://{}", service.addresses().grpc.unwrap());
+        let (adoption, spooling) = adoption(data.path(), &archive, &metrics);
+        for posted in envelopes(3000, 1000).chunks(100) {
+            fill(&dir, posted, &metrics).1.close();
+        }
+        let (mut attempts, mut stretches) = (Attempts::none(), 0);
+        attempts.stretch = Duration::ZERO;
+        while attempts.adopted != Adopted::Parted {
+            attempts.adopted = adoption.adopt(&dir, attempts, &CancellationToken::new()).await;
+            // Nobody has it now.
+            fill(&dir, &[], &metrics).1.close();
+            attempts.stretch += Duration::from_millis(20);
+            stretches += 1;
+            assert!(stretches < 100, "{attempts:?}");
+        }
+        assert!(stretches > 1, "no stretch at all is enough for nothing");
+        let (spool, writer) = fill(&dir, &[], &metrics);
+        assert!(spool.is_empty());
+        writer.close();
+        assert_eq!(metrics.spool.lost.get(), 0);
+        spooling.end().await;
+        service.stop(Duration::from_secs(10)).await.unwrap();
     }
 }

@@ -4,12 +4,13 @@
 //!
 //! What waits in memory is bounded in bytes. When the spool takes nothing and the archive is away, nothing is accepted.
 
+mod known_store;
 mod spooling;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 use super::{QueueFull, Receipt, Stored};
 use crate::metrics::Metrics;
 use crate::spool::{Spool, SpoolError, SpoolWriter};
+pub(crate) use known_store::KnownStore;
 
 /// What an envelope takes besides its bytes while it waits, about. It counts, or small envelopes would fill many times
 /// the memory that the outbox may have.
@@ -31,25 +33,6 @@ const PENDING_BYTES: usize = 256;
 /// What waits in memory for longer than this is held back: the archive and those who ask for mail are told.
 const HELD_BACK_AFTER: Duration = Duration::from_secs(30);
 const NANOS: i64 = 1_000_000_000;
-
-/// Two stores behind one address would split the history in silence.
-const OTHER_STORE: &str = "the archive has another store than before: bring back the former one, or restart the gateway if that is meant";
-
-/// Which store the archive has, once it has said so. All that write in one run share it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct KnownStore(Arc<Mutex<Option<Bytes>>>);
-
-impl KnownStore {
-    /// Whether an answer of this store may be believed.
-    pub(crate) fn is_known(&self, store: &Bytes) -> bool {
-        self.0.lock().as_ref().is_none_or(|known| known == store)
-    }
-
-    /// A stream to this store is open. Says whether it is the one of before.
-    fn meet(&self, store: &Bytes) -> bool {
-        self.0.lock().get_or_insert_with(|| store.clone()) == store
-    }
-}
 
 /// Envelopes that the archive has not acknowledged.
 #[derive(Debug)]
@@ -71,6 +54,8 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 struct State {
     waiting: VecDeque<Pending>,
+    /// Batches on their way to the archive, by their number on the stream.
+    in_flight: BTreeMap<u64, InFlight>,
     /// How many there are in memory, and the bytes of their encodings; those that are on their way included.
     count: usize,
     bytes: usize,
@@ -82,10 +67,24 @@ struct State {
     full: bool,
     /// What the spool's thread is writing: since when, and the creation time of its oldest.
     in_hand: Option<(Instant, u32)>,
+    /// Since when what waits is taken neither by the archive nor by the spool.
+    stuck: Option<Instant>,
     /// Something in the spool is settled and can be removed.
     untidy: bool,
+    /// Nothing is taken any more.
+    closed: bool,
     /// The spool's thread is to end when nothing waits.
     closing: bool,
+}
+
+/// A batch that the archive has not acknowledged.
+#[derive(Debug)]
+struct InFlight {
+    batch: Vec<Pending>,
+    /// When the first of it arrived.
+    since: Instant,
+    /// Creation time of its oldest, unix seconds.
+    oldest: u32,
 }
 
 #[derive(Debug)]
@@ -123,12 +122,31 @@ impl State {
         }
     }
 
+    /// A batch goes to the archive.
+    fn send(&mut self, number: u64, batch: Vec<Pending>) {
+        let Some((since, oldest)) = age(&batch) else { return };
+        self.in_flight.insert(number, InFlight { batch, since, oldest });
+    }
+
+    /// What is on its way waits again, in front.
+    fn recall(&mut self) {
+        for in_flight in std::mem::take(&mut self.in_flight).into_values().rev() {
+            self.put_back(in_flight.batch);
+        }
+    }
+
     /// It is known what became of one. Nobody may be waiting for the receipt any more.
     fn resolve(&mut self, pending: Pending, stored: Stored) {
         self.count -= 1;
         self.bytes -= pending.body.len();
         let _ = pending.done.send(stored);
     }
+}
+
+/// When the first of a group arrived, and the creation time of its oldest.
+fn age(group: &[Pending]) -> Option<(Instant, u32)> {
+    let since = group.iter().map(|pending| pending.arrived).min()?;
+    Some((since, group.iter().map(|pending| pending.sent).min()?))
 }
 
 /// What waits.
@@ -157,6 +175,7 @@ impl Outbox {
         ready.ready();
         let state = State {
             waiting: VecDeque::new(),
+            in_flight: BTreeMap::new(),
             count: 0,
             bytes: 0,
             answered: 0,
@@ -165,7 +184,9 @@ impl Outbox {
             direct: true,
             full: false,
             in_hand: None,
+            stuck: None,
             untidy: false,
+            closed: false,
             closing: false,
         };
         let outbox = Arc::new(Self {
@@ -192,7 +213,7 @@ impl Outbox {
     pub(crate) fn push(&self, body: Bytes, sent: u32) -> Result<Receipt, QueueFull> {
         let (done, receipt) = oneshot::channel();
         let mut state = self.state.lock();
-        if !state.direct && self.spool.is_faulty() {
+        if state.closed || (!state.direct && self.spool.is_faulty()) {
             return Err(QueueFull);
         }
         if state.memory() + body.len() + PENDING_BYTES > self.max_bytes {
@@ -235,10 +256,16 @@ impl Outbox {
         let is_late = |since: Instant| since.elapsed() > HELD_BACK_AFTER;
         let state = self.state.lock();
         let late = state.waiting.iter().take_while(|pending| is_late(pending.arrived));
-        let in_hand = state.in_hand.filter(|(since, _)| is_late(*since)).map(|(_, sent)| sent);
-        let oldest = late.map(|pending| pending.sent).chain(in_hand).min();
+        let in_flight = state.in_flight.values().map(|in_flight| (in_flight.since, in_flight.oldest));
+        let on_their_way = in_flight.chain(state.in_hand).filter(|(since, _)| is_late(*since));
+        let oldest = late.map(|pending| pending.sent).chain(on_their_way.map(|(_, oldest)| oldest)).min();
         drop(state);
         oldest.into_iter().chain(self.spool.oldest()).min().map(|sent| i64::from(sent) * NANOS)
+    }
+
+    /// Which store its envelopes go to.
+    pub(crate) fn store(&self) -> &KnownStore {
+        &self.store
     }
 
     /// Whether an answer of this store may be believed.
@@ -292,6 +319,9 @@ impl Spooling {
 
     fn close(&self) {
         let mut state = self.outbox.state.lock();
+        // A stream that was cut short has not put back what it had sent.
+        state.recall();
+        state.connected = false;
         state.direct = false;
         state.closing = true;
         self.outbox.spooling.notify_one();

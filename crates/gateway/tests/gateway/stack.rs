@@ -122,6 +122,12 @@ impl Stack {
         self.gateway.take().unwrap().stop(2 * DEADLINE).await.unwrap();
     }
 
+    /// Starts it again, on its directory, with these settings changed.
+    pub(crate) async fn start_gateway_with(&mut self, change: impl FnOnce(&mut GatewayConfig)) {
+        change(&mut self.config);
+        self.start_gateway().await;
+    }
+
     /// Starts it again, on its directory.
     pub(crate) async fn start_gateway(&mut self) {
         self.context = context(&self.time);
@@ -168,6 +174,12 @@ impl Stack {
         Target::lazy(&format!("http://{}", self.archive_address)).unwrap()
     }
 
+    /// The archive's administration.
+    pub(crate) fn archive_admin(&self) -> Target {
+        let archive = self.archive.as_ref().expect("the archive runs");
+        Target::lazy(&format!("http://{}", archive.addresses().admin.unwrap())).unwrap()
+    }
+
     /// What the gateway says about itself.
     pub(crate) async fn node_info(&self) -> NodeInfoResponse {
         let mut admin = poste_rpc::gateway::admin_client(self.admin().channel());
@@ -197,6 +209,11 @@ impl Stack {
     /// Why the gateway's queue for the archive takes nothing, if so.
     pub(crate) fn queue_fault(&self) -> Option<String> {
         self.fault("gateway.archive_queue")
+    }
+
+    /// Why the archive's store is not written to, if so.
+    pub(crate) fn store_fault(&self) -> Option<String> {
+        self.fault("gateway.archive_store")
     }
 
     /// Why the gateway's spool takes nothing, if so.

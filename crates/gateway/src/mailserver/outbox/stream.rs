@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{debug, error, info, warn};
 
-use super::{OTHER_STORE, Outbox, Pending, Stored};
+use super::known_store::OtherStore;
+use super::{Outbox, Stored};
 use crate::spool::{Drained, Fate, SPACE};
 
 /// Records and bytes that go out as one batch.
@@ -55,18 +56,20 @@ enum StreamEnd {
     Ended,
     #[error("the archive did not answer in time")]
     Silent,
+    #[error("the archive reads nothing")]
+    Deaf,
     #[error("the archive acknowledged what was not sent")]
     Confused,
     #[error("the archive cannot take records now: {0}")]
     Unavailable(String),
-    #[error("{OTHER_STORE}")]
-    OtherStore,
+    #[error(transparent)]
+    OtherStore(#[from] OtherStore),
 }
 
 /// A batch that is not acknowledged.
 enum Sent {
-    /// Of what waited in memory.
-    Live { at: Instant, batch: Vec<Pending> },
+    /// Of what waited in memory, which is in flight now.
+    Live { at: Instant },
     /// Of what waited in memory, and has been left to the spool since.
     HandedOver,
     /// Of what the spool holds.
@@ -84,7 +87,9 @@ impl Outbox {
             let (began, answered) = (Instant::now(), self.state.lock().answered);
             let mut sent = BTreeMap::new();
             let end = Stream::run(self, archive, stop, &mut sent).await;
-            self.take_back(sent);
+            // What was drained goes back by itself.
+            drop(sent);
+            self.take_back();
             let end = match end {
                 Ok(parted) => return parted,
                 Err(end) => end,
@@ -121,14 +126,10 @@ impl Outbox {
 
     /// Puts back, in order and in front, what was sent and not acknowledged: the spool takes it. Sending it twice is
     /// harmless.
-    fn take_back(&self, sent: BTreeMap<u64, Sent>) {
+    fn take_back(&self) {
         let mut state = self.state.lock();
         state.connected = false;
-        for sent in sent.into_values().rev() {
-            if let Sent::Live { batch, .. } = sent {
-                state.put_back(batch);
-            }
-        }
+        state.recall();
         // What the stream was reading may have been the last of a segment.
         state.untidy = true;
         self.go_away(&mut state);
@@ -187,7 +188,7 @@ impl<'a> Stream<'a> {
             if stream.sent.is_empty() && stream.reading.is_none() && stream.prove() {
                 continue;
             }
-            if stop.is_cancelled() && stream.is_done() {
+            if stop.is_cancelled() && stream.close_when_done() {
                 return Ok(stream.part().await);
             }
             let (live, window) = (stream.oldest_live(), stream.live() < WINDOW);
@@ -216,7 +217,8 @@ impl<'a> Stream<'a> {
         let held_back = self.outbox.held_back_ns();
         let is_new =
             |(said, at): (Option<i64>, Instant)| said != held_back || at.elapsed() >= REPORT_INTERVAL;
-        if !self.reported.is_none_or(is_new) {
+        // Batches find room, whatever is left out here.
+        if !self.reported.is_none_or(is_new) || self.requests.capacity() <= WINDOW + DRAIN_WINDOW {
             return Ok(());
         }
         match self.send(append_request::Kind::HeldBack(AppendHeldBack { oldest_ns: held_back })) {
@@ -233,15 +235,17 @@ impl<'a> Stream<'a> {
         if self.slow || self.live() >= WINDOW {
             return Ok(false);
         }
-        let batch = {
+        let records: Vec<_> = {
             let mut state = self.outbox.state.lock();
-            if state.direct { state.take(BATCH_RECORDS, BATCH_BYTES) } else { Vec::new() }
+            let batch = if state.direct { state.take(BATCH_RECORDS, BATCH_BYTES) } else { Vec::new() };
+            let records = batch.iter().map(|pending| pending.body.clone()).map(record).collect();
+            state.send(self.next_id + 1, batch);
+            records
         };
-        if batch.is_empty() {
+        if records.is_empty() {
             return Ok(false);
         }
-        let records = batch.iter().map(|pending| pending.body.clone()).map(record).collect();
-        self.send_batch(records, Sent::Live { at: Instant::now(), batch })?;
+        self.send_batch(records, Sent::Live { at: Instant::now() })?;
         Ok(true)
     }
 
@@ -273,8 +277,11 @@ impl<'a> Stream<'a> {
         }
         self.sent.insert(self.next_id, sent);
         let batch = AppendBatch { batch_id: self.next_id, records };
-        // There is room for as many as may be on their way.
-        self.send(append_request::Kind::Batch(batch)).map_err(|_| StreamEnd::Ended)
+        // There is room for as many as may be unacknowledged.
+        self.send(append_request::Kind::Batch(batch)).map_err(|error| match error {
+            TrySendError::Full(_) => StreamEnd::Deaf,
+            TrySendError::Closed(_) => StreamEnd::Ended,
+        })
     }
 
     fn send(&self, kind: append_request::Kind) -> Result<(), TrySendError<AppendRequest>> {
@@ -284,6 +291,7 @@ impl<'a> Stream<'a> {
     /// Nothing of the spool can go before: what waits goes to the archive. False when it did already.
     fn prove(&mut self) -> bool {
         let mut state = self.outbox.state.lock();
+        state.stuck = None;
         !std::mem::replace(&mut state.direct, true)
     }
 
@@ -291,14 +299,11 @@ impl<'a> Stream<'a> {
     fn hand_over(&mut self) {
         self.slow = true;
         warn!("the archive does not acknowledge; envelopes are spooled until it does");
-        let mut state = self.outbox.state.lock();
-        for sent in self.sent.values_mut().rev() {
-            if matches!(sent, Sent::Live { .. })
-                && let Sent::Live { batch, .. } = std::mem::replace(sent, Sent::HandedOver)
-            {
-                state.put_back(batch);
-            }
+        for sent in self.sent.values_mut().filter(|sent| matches!(sent, Sent::Live { .. })) {
+            *sent = Sent::HandedOver;
         }
+        let mut state = self.outbox.state.lock();
+        state.recall();
         self.outbox.go_away(&mut state);
     }
 
@@ -310,23 +315,19 @@ impl<'a> Stream<'a> {
         self.heard = Instant::now();
         let sent = self.sent.remove(&ack.batch_id).ok_or(StreamEnd::Confused)?;
         let count = match &sent {
-            Sent::Live { batch, .. } => batch.len(),
+            Sent::Live { .. } => {
+                self.outbox.state.lock().in_flight.get(&ack.batch_id).map_or(0, |sent| sent.batch.len())
+            }
             Sent::Drained(drained) => drained.bodies.len(),
             Sent::HandedOver => ack.results.len(),
         };
         if count != ack.results.len() {
-            self.sent.insert(ack.batch_id, sent);
             return Err(StreamEnd::Confused);
         }
         let unavailable =
             ack.results.iter().find(|result| is_unavailable(result)).map(|result| result.reason.clone());
         match sent {
-            Sent::Live { at, batch } => {
-                let again = self.settle_live(batch, &ack.results);
-                if !again.is_empty() {
-                    self.sent.insert(ack.batch_id, Sent::Live { at, batch: again });
-                }
-            }
+            Sent::Live { .. } => self.settle_live(ack.batch_id, &ack.results),
             Sent::Drained(drained) => self.settle_drained(drained, &ack.results),
             Sent::HandedOver => {}
         }
@@ -340,16 +341,18 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Returns those that have to be sent again.
-    fn settle_live(&self, batch: Vec<Pending>, results: &[AppendResult]) -> Vec<Pending> {
+    /// Those that have to be sent again stay in flight: they are put back with the stream's end.
+    fn settle_live(&self, number: u64, results: &[AppendResult]) {
         let mut again = Vec::new();
         let mut state = self.outbox.state.lock();
-        for (pending, result) in batch.into_iter().zip(results) {
+        let Some(sent) = state.in_flight.remove(&number) else { return };
+        for (pending, result) in sent.batch.into_iter().zip(results) {
             let stored = match result.outcome() {
                 AppendOutcome::Stored | AppendOutcome::Duplicate => Stored::Yes,
                 // An archive of some topics only: the envelope is taken and relayed like any other.
                 AppendOutcome::NotKept => Stored::Yes,
-                AppendOutcome::Refused | AppendOutcome::OverQuota => Stored::Refused,
+                AppendOutcome::Refused => Stored::Refused,
+                AppendOutcome::OverQuota => Stored::OverQuota,
                 AppendOutcome::Unavailable | AppendOutcome::Unspecified => {
                     again.push(pending);
                     continue;
@@ -359,8 +362,8 @@ impl<'a> Stream<'a> {
             self.outbox.metrics.archived(stored);
             state.resolve(pending, stored);
         }
+        state.send(number, again);
         self.outbox.after_settling(&mut state);
-        again
     }
 
     /// They were confirmed: what the archive does not take now waits in the spool.
@@ -393,23 +396,26 @@ impl<'a> Stream<'a> {
     }
 
     fn live(&self) -> usize {
-        self.sent.values().filter(|sent| matches!(sent, Sent::Live { .. })).count()
+        self.sent.values().filter(|sent| !matches!(sent, Sent::Drained(_))).count()
     }
 
     /// When the oldest batch was sent that nobody has been told about.
     fn oldest_live(&self) -> Option<Instant> {
         self.sent.values().find_map(|sent| match sent {
-            Sent::Live { at, .. } => Some(*at),
+            Sent::Live { at } => Some(*at),
             _ => None,
         })
     }
 
-    /// Nothing is left, or nothing that can be drained now.
-    fn is_done(&self) -> bool {
-        self.sent.is_empty()
-            && self.reading.is_none()
-            && self.outbox.state.lock().count == 0
-            && !self.outbox.spool.has_due()
+    /// Whether nothing is left, or nothing that can be drained now. Then nothing is taken any more either: what came after
+    /// a goodbye nobody would wait for.
+    fn close_when_done(&self) -> bool {
+        if !self.sent.is_empty() || self.reading.is_some() || self.outbox.spool.has_due() {
+            return false;
+        }
+        let mut state = self.outbox.state.lock();
+        state.closed = state.count == 0;
+        state.closed
     }
 
     /// Ends the stream; with a goodbye when nothing is held back. Returns whether the archive has heard it.
@@ -461,15 +467,12 @@ async fn open(
     };
     match opened.map_err(|status| archive.error(&status))? {
         (Some(AppendResponse { kind: Some(append_response::Kind::Opened(opened)) }), answers) => {
-            if !outbox.store.meet(&opened.store_id) {
-                outbox.ready.not_ready(OTHER_STORE);
-                return Err(StreamEnd::OtherStore);
-            }
+            outbox.store.meet(&opened.store_id)?;
             let mut state = outbox.state.lock();
             state.connected = true;
-            if !state.full {
-                outbox.ready.ready();
-            }
+            // The spool's thread notes the store.
+            state.untidy |= !outbox.store.is_noted();
+            outbox.spooling.notify_one();
             Ok((requests, answers))
         }
         (Some(_), _) => Err(StreamEnd::Confused),

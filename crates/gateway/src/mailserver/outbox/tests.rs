@@ -1,13 +1,13 @@
 //! An outbox whose archive is away, on a disk that fails on purpose. What goes over the stream is tested with a real
 //! archive and a scripted one, in the crate's integration tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use futures::FutureExt;
+use poste_archive::{ArchiveConfig, StoreUrl};
 use poste_journal::FaultyDisk;
 use poste_rpc::client::Target;
-use poste_service::Clock;
 use poste_service::readiness::Readiness;
+use poste_service::{Clock, Context};
 use poste_wire::{Envelope, Topic};
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +25,8 @@ struct Away {
     running: tokio::task::JoinHandle<bool>,
 }
 
-/// An outbox whose archive refuses connections.
-async fn away(disk: &FaultyDisk, spool_bytes: u64) -> Away {
+/// An outbox that sends nothing yet.
+fn start(disk: &FaultyDisk, spool_bytes: u64) -> (Arc<Outbox>, Spooling, Readiness, Metrics) {
     let readiness = Readiness::new();
     let metrics = Metrics::new(&poste_service::metrics::Metrics::new().scope("gateway"));
     let opened = Spool::open(SpoolOptions {
@@ -38,9 +38,15 @@ async fn away(disk: &FaultyDisk, spool_bytes: u64) -> Away {
         ready: readiness.add("gateway.spool"),
         metrics: metrics.spool.clone(),
     });
-    let queue = readiness.add("gateway.archive_queue");
-    let (outbox, spooling) =
-        Outbox::start(opened.unwrap(), 1 << 20, KnownStore::default(), queue, metrics.clone()).unwrap();
+    let [store, queue] = ["gateway.archive_store", "gateway.archive_queue"].map(|name| readiness.add(name));
+    let store = KnownStore::open(Arc::new(disk.clone()), Path::new("/spool"), None, store).unwrap();
+    let (outbox, spooling) = Outbox::start(opened.unwrap(), 1 << 20, store, queue, metrics.clone()).unwrap();
+    (outbox, spooling, readiness, metrics)
+}
+
+/// An outbox whose archive refuses connections.
+async fn away(disk: &FaultyDisk, spool_bytes: u64) -> Away {
+    let (outbox, spooling, readiness, metrics) = start(disk, spool_bytes);
     // A port that was just free: nobody listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let archive = Target::lazy(&format!("http://127.0.0.1:{port}")).unwrap();
@@ -126,13 +132,63 @@ async fn a_full_spool_refuses_and_an_end_keeps_what_it_can() {
     }
     let unconfirmed = away.outbox.size().unconfirmed;
     assert_eq!(spooled + unconfirmed, receipts.len());
-    // What is in memory keeps the outbox from ending by itself; the gateway gives it its time, then stops it.
-    away.running.abort();
-    soon("the spool's thread to end", away.spooling.end()).await;
-    drop(away.outbox);
+    // Nobody is left without an answer, and nothing holds up the end.
     for receipt in &receipts[spooled..] {
-        assert!(receipt.stored().now_or_never().is_none_or(|stored| stored == Stored::Unknown));
+        assert_eq!(soon("a refusal", receipt.stored()).await, Stored::NoRoom);
     }
+    assert_eq!((away.outbox.size().count, away.outbox.size().unconfirmed), (spooled, 0));
+    away.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_is_held_back_and_outlives_a_stream_that_is_cut_short() {
+    let disk = FaultyDisk::new(5);
+    let away = away(&disk, 1 << 20).await;
+    disk.set_capacity(Some(0));
+    let receipts: Vec<Receipt> = (0..3).map(|number| away.push(number).unwrap()).collect();
+    eventually("the disk to refuse", || away.outbox.spool.is_faulty()).await;
+    assert_eq!(away.outbox.held_back_ns(), None, "not for long");
+    away.running.abort();
+    // As a stream does that takes them after a long absence of the archive.
+    {
+        let mut state = away.outbox.state.lock();
+        let batch = state.take(2, usize::MAX);
+        let long_ago = Instant::now().checked_sub(2 * HELD_BACK_AFTER).unwrap();
+        state.send(1, batch.into_iter().map(|pending| Pending { arrived: long_ago, ..pending }).collect());
+    }
+    assert_eq!(away.outbox.held_back_ns(), Some(i64::from(NOW) * NANOS));
+    disk.set_capacity(None);
+    eventually("the disk to take something", || !away.outbox.spool.is_faulty()).await;
+    soon("the spool's thread to end", away.spooling.end()).await;
+    for receipt in receipts {
+        assert_eq!(soon("the spool", receipt.stored()).await, Stored::Yes);
+    }
+    assert_eq!(away.outbox.size().count, 3);
+}
+
+fn archive_config(dir: PathBuf) -> ArchiveConfig {
+    let any_port = ([127, 0, 0, 1], 0).into();
+    let store = StoreUrl::Local(dir);
+    ArchiveConfig { store, grpc_listen: any_port, admin_listen: any_port, ..ArchiveConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_goodbye_nothing_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = archive_config(dir.path().to_owned());
+    let service = poste_archive::start(config, Context::new(Duration::from_secs(5))).await.unwrap();
+    let archive = Target::lazy(&format!("http://{}", service.addresses().grpc.unwrap())).unwrap();
+    let (outbox, spooling, ..) = start(&FaultyDisk::new(6), 1 << 20);
+    let envelope = Envelope::new(NOW + 50, 50, Topic([1; 4]), b"data", 1);
+    let receipt = outbox.push(envelope.rlp().clone(), envelope.sent()).unwrap();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    assert!(soon("the goodbye", outbox.run(&archive, &stop)).await);
+    assert_eq!(receipt.stored().await, Stored::Yes);
+    // A packet that is still being looked at must not bring anything for which the archive does not wait.
+    assert_eq!(outbox.push(envelope.rlp().clone(), envelope.sent()).unwrap_err(), QueueFull);
+    soon("the spool's thread to end", spooling.end()).await;
+    service.stop(Duration::from_secs(10)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use poste_rlpx::{Closed, DisconnectReason};
+use poste_rpc::archive::v1::StatsRequest;
 use poste_service::config::ByteSize;
 use poste_wire::mail::MailRequestPacket;
 use poste_wire::packet::Options;
@@ -14,6 +15,7 @@ use crate::panics;
 use crate::peer::{Peer, in_order};
 use crate::stack::{Stack, eventually};
 
+const FULL: &str = "archive is away and the queue for it is full: send again later";
 const UNAVAILABLE: &str = "archive is not available now, ask again later";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +71,7 @@ async fn above_the_bound_they_are_refused_by_name_and_the_gateway_is_not_ready()
 
     let spooled: Vec<_> = (0..9).map(|_| envelope(TOPIC, 1000)).collect();
     peer.post_confirmed(&spooled).await;
-    // This one does not fit: it waits.
+    // This one does not fit: it waits, but not for ever.
     let waiting = vec![envelope(TOPIC, 5000)];
     let batch = peer.post(&waiting).await;
     stack.counted("spool_full_state", "", 1).await;
@@ -81,21 +83,28 @@ async fn above_the_bound_they_are_refused_by_name_and_the_gateway_is_not_ready()
         assert_eq!(faults.len(), 5);
         for (fault, envelope) in faults.iter().zip(&too_much) {
             assert_eq!((fault.hash, fault.code), (envelope.hash(), code));
-            assert_eq!(fault.description, "archive is away and the queue for it is full: send again later");
+            assert_eq!(fault.description, FULL);
         }
     }
     assert!(stack.spool_fault().is_some_and(|reason| reason.contains("is the archive up")));
-    assert_eq!(stack.metric("refused_envelopes", "reason=\"archive_full\""), 10);
-    assert_eq!(stack.node_info().await.pending_envelopes, 10);
+    let faults = peer.confirmation(batch).await;
+    assert_eq!(
+        faults.iter().map(|fault| (fault.hash, &fault.description[..])).collect::<Vec<_>>(),
+        [(waiting[0].hash(), FULL)]
+    );
+    let again = peer.post(&waiting).await;
+    assert_eq!(peer.confirmation(again).await[0].description, FULL, "still, and at once");
+    assert_eq!(stack.metric("refused_envelopes", "reason=\"archive_full\""), 12);
+    assert_eq!(stack.node_info().await.pending_envelopes, 9);
     assert!(stack.metric("spool_bytes", "") <= 12_000);
     peer.assert_nothing_else();
 
     stack.start_archive().await;
-    assert_eq!(peer.confirmation(batch).await, []);
     eventually("the spool to have room", || stack.spool_fault().is_none()).await;
     assert_eq!(stack.metric("spool_full_state", ""), 0);
     // Sent again, as the text says.
     peer.post_confirmed(&too_much).await;
+    peer.post_confirmed(&waiting).await;
     assert_eq!(peer.fetch_in_time(&everything()).await, in_order(&[spooled, waiting, too_much].concat()));
     stack.end().await;
 }
@@ -136,7 +145,7 @@ async fn another_store_in_its_place_is_neither_written_to_nor_believed() {
     stack.stop_archive().await;
     stack.start_archive_in("another archive").await;
     eventually("the gateway to notice", || {
-        stack.queue_fault().is_some_and(|reason| reason.starts_with("the archive has another store"))
+        stack.store_fault().is_some_and(|reason| reason.starts_with("the archive has another store"))
     })
     .await;
     let second = envelope(TOPIC, 100);
@@ -144,12 +153,49 @@ async fn another_store_in_its_place_is_neither_written_to_nor_believed() {
     assert_eq!(stack.metric("drained_envelopes", ""), 0, "the spool keeps it");
     assert_eq!(peer.refusal(MailRequestPacket::Sealed(sealed(&everything()))).await, UNAVAILABLE);
     peer.assert_nothing_else();
+    assert_eq!(stack.queue_fault(), None, "it has room");
+
+    // Somebody restarts it, who may know nothing of stores.
+    stack.halt_gateway().await;
+    stack.start_gateway().await;
+    eventually("the gateway to notice again", || stack.store_fault().is_some()).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    assert_eq!(peer.refusal(MailRequestPacket::Sealed(sealed(&everything()))).await, UNAVAILABLE);
+    assert_eq!(stack.node_info().await.pending_envelopes, 1);
 
     stack.stop_archive().await;
     stack.start_archive().await;
     stack.drained().await;
-    assert_eq!(stack.queue_fault(), None);
+    assert_eq!(stack.store_fault(), None);
     assert_eq!(peer.fetch_in_time(&everything()).await, in_order(&[first, second]));
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_store_is_gone_on_with_when_a_setting_names_it() {
+    let mut stack = Stack::start().await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    peer.post_confirmed(&[envelope(TOPIC, 100)]).await;
+    stack.stop_archive().await;
+    stack.start_archive_in("another archive").await;
+    eventually("the gateway to notice", || stack.store_fault().is_some()).await;
+    let posted = envelope(TOPIC, 100);
+    peer.post_confirmed(std::slice::from_ref(&posted)).await;
+    stack.halt_gateway().await;
+
+    let stats = poste_rpc::archive::client(stack.archive().channel()).stats(StatsRequest {}).await.unwrap();
+    let store: String = stats.into_inner().store_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    stack.start_gateway_with(|config| config.archive_store = Some(store)).await;
+    stack.drained().await;
+    assert_eq!(stack.store_fault(), None);
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    assert_eq!(peer.fetch_in_time(&everything()).await, [posted.clone()]);
+    stack.halt_gateway().await;
+    // From now on it is the known one.
+    stack.start_gateway_with(|config| config.archive_store = None).await;
+    stack.reaches_archive(true).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    assert_eq!(peer.fetch_in_time(&everything()).await, [posted]);
     stack.end().await;
 }
 

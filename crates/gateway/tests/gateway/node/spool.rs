@@ -1,8 +1,11 @@
 //! What is confirmed from the spool outlives the gateway, and nobody takes history for complete while it is held back.
 
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use poste_journal::{DirectoryLock, RealDisk};
+use poste_rpc::archive::v1::ListWritersRequest;
 use poste_wire::packet::Completion;
 use poste_wire::{Dialect, Envelope};
 
@@ -150,5 +153,65 @@ async fn a_spool_that_is_left_behind_is_adopted() {
     eventually("the spool's files to go", || stack.spool_files().is_empty()).await;
     assert_eq!(adopter.metric("spool_envelopes", ""), 0, "its own");
     adopter.end().await;
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_waits_for_who_is_draining_its_spool() {
+    let (mut stack, proxy, all) = cut_off().await;
+    stack.halt_gateway().await;
+    let held = DirectoryLock::acquire(Arc::new(RealDisk), &stack.data().join("spool")).unwrap();
+    let giving_back = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        drop(held);
+    };
+    soon("the start", async { tokio::join!(stack.start_gateway(), giving_back) }).await;
+    proxy.mend();
+    stack.drained().await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    assert_eq!(peer.fetch_in_time(&everything()).await, in_order(&all));
+    stack.end().await;
+}
+
+/// The id under which the archive knows a gateway's spool.
+fn writer_id(stack: &Stack) -> String {
+    let text = std::fs::read_to_string(stack.data().join("spool/writer")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("writer ")).unwrap().to_owned()
+}
+
+/// A key that was brought back from a backup into a new directory: the old one may hold envelopes, and what one says must
+/// not be taken for the other's word.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_directories_with_one_key_are_two_writers() {
+    let (mut stack, _proxy, all) = cut_off().await;
+    stack.halt_gateway().await;
+    let old = stack.data();
+    let adopted = old.clone();
+    let heir = stack
+        .sibling(move |config| {
+            std::fs::create_dir_all(&config.data).unwrap();
+            std::fs::copy(old.join("node.key"), config.data.join("node.key")).unwrap();
+        })
+        .await;
+    let (of_old, of_heir) = (writer_id(&stack), writer_id(&heir));
+    assert_ne!(of_old, of_heir);
+    assert_eq!(of_old[..64], of_heir[..64], "people see whose they are");
+    let mut reader = Peer::quiet(&heir, Dialect::Waku1).await;
+    assert_eq!(
+        incomplete(&mut reader).await,
+        all[..1],
+        "the old one is waited for, although the heir is there"
+    );
+
+    let adopter = heir.sibling(|config| config.adopt_spools = vec![adopted]).await;
+    adopter.counted("drained_envelopes", "", 20).await;
+    assert_eq!(reader.fetch_in_time(&everything()).await, in_order(&all));
+    // The goodbye was the old one's: the heir is still known, and waited for when it is gone without one.
+    let mut admin = poste_rpc::archive::admin_client(stack.archive_admin().channel());
+    let writers = admin.list_writers(ListWritersRequest {}).await.unwrap().into_inner().writers;
+    let connected = |id: &str| writers.iter().any(|writer| writer.writer_id == id && writer.connected);
+    assert_eq!((connected(&of_heir), connected(&of_old)), (true, false), "{writers:?}");
+    adopter.end().await;
+    heir.end().await;
     stack.end().await;
 }
