@@ -81,13 +81,30 @@ impl Decoder {
     /// Says that the file has no more bytes than those that were pushed, all of which were asked for.
     ///
     /// # Errors
-    /// [`Flaw::Unfinished`] when its end has not come, or the damage that was met.
+    /// [`Flaw::Unfinished`] when its end has not come, [`Flaw::Length`] when it stands in what its last frame claims,
+    /// or the damage that was met.
     pub fn finish(&self) -> Result<Totals, Damage> {
         match &self.damage {
             Some(damage) => Err(damage.clone()),
             None if self.ended && self.buffer.is_empty() => Ok(self.place.totals),
-            None => Err(Damage { at: self.sound_bytes, flaw: Flaw::Unfinished }),
+            None => {
+                let flaw = self.swallowed_end().map_or(Flaw::Unfinished, Flaw::Length);
+                Err(Damage { at: self.sound_bytes, flaw })
+            }
         }
+    }
+
+    /// The length of a frame that claims more bytes than there are, although the last of them are an end: so the file
+    /// was not cut off, but the length is damaged.
+    fn swallowed_end(&self) -> Option<u32> {
+        let length = u32::from_le_bytes(*self.buffer.first_chunk()?);
+        let end = self.buffer.last_chunk::<{ FRAME_HEAD_BYTES + TOTALS_BYTES }>()?;
+        let crc = crc32c::crc32c(&end[..FRAME_HEAD_BYTES - CRC_BYTES]);
+        let crc = crc32c::crc32c_append(crc, &end[FRAME_HEAD_BYTES..]);
+        let is_end = end[..4] == (TOTALS_BYTES as u32).to_le_bytes()
+            && end[4] == KIND_END
+            && end[5..FRAME_HEAD_BYTES] == crc.to_le_bytes();
+        (self.header.is_some() && is_end).then_some(length)
     }
 
     /// The header, once it was read.

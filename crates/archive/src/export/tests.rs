@@ -63,7 +63,7 @@ fn records_of(pieces: &[Piece]) -> Vec<(Position, Bytes)> {
     pieces.iter().filter_map(of).collect()
 }
 
-/// Goes on with a file that was cut off, as `poste ctl archive export --resume` does.
+/// Goes on behind the sound part of a file, as `poste ctl archive export --resume` does when it was cut off.
 fn resumed(cut: &[u8], all: &[(Position, Bytes)]) -> Vec<u8> {
     let (_, decoder, _) = read(cut, usize::MAX);
     let mut out = cut[..decoder.sound_bytes() as usize].to_vec();
@@ -144,6 +144,18 @@ fn a_file_that_was_cut_off_anywhere_is_unfinished_and_goes_on_as_if_nothing_had_
         assert_eq!(found, all[..found.len()]);
         assert!(resumed(&whole[..cut], &all) == whole, "cut at {cut}");
     }
+}
+
+#[test]
+fn a_length_that_reaches_past_the_end_of_the_file_is_damage_and_no_cut() {
+    let all = records(5);
+    let mut damaged = file(&all);
+    let first = HEADER_FIXED_BYTES + 9;
+    damaged[first + 1] ^= 0x80;
+    let (pieces, _, outcome) = read(&damaged, 100);
+    let length = u32::from_le_bytes(*damaged[first..].first_chunk().unwrap());
+    assert_eq!(outcome, Err(Damage { at: first as u64, flaw: Flaw::Length(length) }));
+    assert!(records_of(&pieces).is_empty());
 }
 
 #[test]
