@@ -340,7 +340,7 @@ impl ArchiveStore for LocalStore {
     }
 
     async fn would_retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError> {
-        self.long(move |shared| Ok(shared.would_retire(space, floor_ns))).await
+        self.long(move |shared| shared.would_retire(space, floor_ns)).await
     }
 
     async fn set_retention(&self, retention: Retention, durable: bool) -> Result<(), StoreError> {

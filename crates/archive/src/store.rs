@@ -142,7 +142,7 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when the new floor cannot be made durable.
     async fn retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError>;
 
-    /// What [`ArchiveStore::retire`] would do, without doing it.
+    /// What [`ArchiveStore::retire`] would do, without doing it: it tells the same.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] when the store cannot tell now.
@@ -167,10 +167,11 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     fn retention(&self) -> Retentions;
 
     /// Reads everything that is stored and compares it with its checksums and with the index. What turns out
-    /// damaged goes to quarantine. `progress` is called now and then; false from it ends the verification.
+    /// damaged goes to quarantine; what cannot be read is passed over and counted. `progress` is called now and
+    /// then; false from it ends the verification.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when the disk does not answer or another verification is running.
+    /// [`ErrorKind::Unavailable`] when another verification is running.
     async fn verify(&self, progress: ProgressFn) -> Result<Verification, StoreError>;
 
     /// Finishes what was handed over, makes it durable and gives the store's files back.
@@ -262,9 +263,13 @@ impl Retentions {
 pub struct Retired {
     /// The floor of the space now, nanoseconds since 1970.
     pub floor_ns: Option<i64>,
-    /// Records that are gone from disk.
+    /// Records between the floor before and the floor now: they are answered no more. Of segments whose index is
+    /// being made anew they are not known.
+    pub hidden: u64,
+    /// Records that are gone from disk at once, hidden now or before. The others share a file with younger records,
+    /// or with what was stored last, and go with it.
     pub records: u64,
-    /// Bytes given back.
+    /// Bytes given back at once.
     pub bytes: u64,
 }
 
@@ -279,7 +284,12 @@ pub struct Verification {
     pub quarantined: u64,
     /// Index files that did not agree with their segment; they are made anew.
     pub indexes_rebuilt: u64,
-    /// False when it was ended before its end.
+    /// Files of which the disk did not give some part: what stands there was not compared, and nothing was given up
+    /// for it.
+    pub unreadable: u64,
+    /// Segments that were passed over because their index was being made anew.
+    pub unindexed: u64,
+    /// False when it was ended before its end, or passed over a segment.
     pub complete: bool,
     /// Each finding in words, at most 1,000.
     pub findings: Vec<String>,

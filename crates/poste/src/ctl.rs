@@ -1,9 +1,11 @@
 //! `poste ctl`: what operators ask of running services and tell them, over their gRPC.
 //!
 //! Every command prints a table for people, or one JSON object with `--json`; progress goes to stderr, on a terminal
-//! only. Exit codes: 0 done, 1 failed (or damage was found), 2 usage, 3 not found, 4 unavailable.
+//! only. Exit codes: 0 done, 1 failed (or damage was found), 2 usage, 3 not found, 4 unavailable, 5 done, but what was
+//! exported may have gaps.
 
 mod archive;
+mod confirm;
 mod export;
 mod gateway;
 mod import;
@@ -14,7 +16,7 @@ mod verify;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -28,7 +30,10 @@ use crate::{cli, mail, up};
 pub fn command() -> Command {
     Command::new("ctl")
         .about("Asks running services, and administers them")
-        .after_help("Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 unavailable or no answer in time.")
+        .after_help(
+            "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 unavailable or no answer in time, 5 exported, but \
+             something may be missing.",
+        )
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([archive::command(), gateway::command()])
@@ -54,11 +59,16 @@ pub(crate) fn exit_code(error: &CallError) -> u8 {
     }
 }
 
+/// Something was done, but may lack what it should have.
+const GAPS: u8 = 5;
+
 /// A service that a command talks to, and for how long.
 #[derive(Debug)]
 struct Service {
     target: Target,
-    timeout: Option<Duration>,
+    timeout: Duration,
+    /// When the whole command has to be done; absent when it may take as long as it needs.
+    deadline: Option<Instant>,
 }
 
 impl Service {
@@ -77,14 +87,15 @@ impl Service {
             }
         };
         let timeout = matches.get_one::<HumanDuration>("timeout").expect("it has a default").0;
-        Ok(Self { target: Target::lazy(&address)?, timeout: (!timeout.is_zero()).then_some(timeout) })
+        let deadline = if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) };
+        Ok(Self { target: Target::lazy(&address)?, timeout, deadline })
     }
 
     /// What the work brings, if it ends in time.
     async fn within<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        let Some(timeout) = self.timeout else { return work.await };
-        tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
-            let message = format!("no end within {} (--timeout)", HumanDuration(timeout));
+        let Some(deadline) = self.deadline else { return work.await };
+        tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
+            let message = format!("no end within {} (--timeout)", HumanDuration(self.timeout));
             let (address, code) = (self.target.address().to_owned(), Code::DeadlineExceeded);
             Err(CallError { address, code, message }.into())
         })
@@ -96,6 +107,11 @@ impl Service {
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> anyhow::Result<T> {
         self.within(async { Ok(call.await.map_err(|status| self.error(&status))?.into_inner()) }).await
+    }
+
+    /// So long somebody was asked: that is not the command's time.
+    fn extend(&mut self, asked: Duration) {
+        self.deadline = self.deadline.and_then(|deadline| deadline.checked_add(asked));
     }
 
     fn error(&self, status: &Status) -> CallError {
@@ -114,7 +130,7 @@ fn common_args(timeout: &'static str) -> Vec<Arg> {
         .value_name("DURATION")
         .default_value(timeout)
         .value_parser(value_parser!(HumanDuration))
-        .help("how long the whole command may take (0s: as long as it needs)");
+        .help("how long the whole command may take, without what it asks at the terminal (0s: as long as it needs)");
     let json = Arg::new("json")
         .long("json")
         .action(ArgAction::SetTrue)
@@ -141,4 +157,25 @@ fn space_arg() -> Arg {
 
 fn space(matches: &ArgMatches) -> String {
     matches.get_one::<String>("space").expect("it has a default").clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_that_a_command_asks_has_one_deadline() {
+        let (timeout, deadline) = (Duration::from_secs(3600), Some(Instant::now()));
+        let mut service = Service { target: Target::lazy("http://127.0.0.1:1").unwrap(), timeout, deadline };
+        let silence = std::future::pending::<anyhow::Result<()>>;
+        for _ in 0..2 {
+            let late = service.within(silence()).await.unwrap_err();
+            assert_eq!(exit_code(late.downcast_ref().unwrap()), 4);
+            assert!(late.to_string().contains("no end within 1h"), "{late}");
+        }
+        service.extend(timeout);
+        assert_eq!(service.within(async { Ok(7) }).await.unwrap(), 7, "who was asked had the time to answer");
+        service.deadline = None;
+        assert_eq!(service.within(async { Ok(7) }).await.unwrap(), 7);
+    }
 }

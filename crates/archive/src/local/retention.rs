@@ -1,10 +1,9 @@
 //! Retention: which records are taken away (J7). The floor is durable first, then everything below it is hidden, and
 //! only then whole segments are removed whose newest record is below it.
 
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use super::part::{Part, SegmentId};
+use super::part::{Part, SealedPart, SegmentId};
 use super::sealed;
 use super::shared::{AskError, Cause, Shared};
 use super::view::View;
@@ -24,14 +23,16 @@ impl Shared {
         space: Space,
         floor_ns: i64,
     ) -> Result<Retired, StoreError> {
+        let mut hidden = 0;
         if self.floor_ns(space).is_none_or(|floor| floor < floor_ns) {
-            self.ask(|| {
+            hidden = self.ask(|| {
                 let _nothing_is_stored = self.floor_gate.write();
                 let (view, is_whole) = self.whole_view();
                 let retired_seq = match is_whole {
                     true => self.last_seq_below(&view, space, floor_ns)?,
                     false => *self.head.borrow(),
                 };
+                let hidden = self.hidden_by(&view, space, floor_ns)?;
                 // Who reads in order of arrival must learn of the loss, also after a restart.
                 self.meta.update(|meta| {
                     let floor = meta.floors.entry(space).or_insert(floor_ns);
@@ -39,11 +40,51 @@ impl Shared {
                     meta.retired_seq = meta.retired_seq.max(retired_seq);
                 })?;
                 self.hide_below(space, floor_ns);
-                Ok(Some(()))
+                Ok(Some(hidden))
             })?;
         }
         let retired = self.remove_retired(writer)?;
-        Ok(Retired { floor_ns: self.floor_ns(space), ..retired })
+        Ok(Retired { floor_ns: self.floor_ns(space), hidden, ..retired })
+    }
+
+    /// What [`Shared::retire`] would do.
+    pub(super) fn would_retire(&self, space: Space, floor_ns: i64) -> Result<Retired, StoreError> {
+        let floor_ns = self.floor_ns(space).map_or(floor_ns, |floor| floor.max(floor_ns));
+        self.ask(|| {
+            let view = self.view();
+            let hidden = self.hidden_by(&view, space, floor_ns)?;
+            let mut retired = Retired { floor_ns: Some(floor_ns), hidden, ..Retired::default() };
+            let floor_of = |other| if other == space { Some(floor_ns) } else { self.floor_ns(other) };
+            for part in view.parts().iter().filter(|part| is_below(part, floor_of)) {
+                if let Part::Sealed(sealed) = part.as_ref() {
+                    count(sealed, &mut retired);
+                }
+            }
+            Ok(Some(retired))
+        })
+    }
+
+    /// How many records a new floor hides.
+    fn hidden_by(&self, view: &View, space: Space, floor_ns: i64) -> Result<u64, AskError> {
+        let before = self.floor_ns(space).unwrap_or(i64::MIN);
+        let mut hidden = 0;
+        for part in view.parts() {
+            let Some(span) = part.span(space) else { continue };
+            if span.newest.time_ns < before || span.oldest.time_ns >= floor_ns {
+                continue;
+            }
+            hidden += match part.as_ref() {
+                _ if before <= span.oldest.time_ns && span.newest.time_ns < floor_ns => span.records,
+                Part::Open(open) => {
+                    let index = open.index.read();
+                    let entries = index.space(space).into_iter().flat_map(|index| index.entries());
+                    let times = entries.map(|(_, entry)| entry.position.time_ns);
+                    times.filter(|time_ns| (before..floor_ns).contains(time_ns)).count() as u64
+                }
+                Part::Sealed(sealed) => sealed::count_between(sealed, space, before, floor_ns)?,
+            };
+        }
+        Ok(hidden)
     }
 
     /// The highest seq of a record that a new floor hides; 0 when it hides none.
@@ -70,44 +111,19 @@ impl Shared {
         Ok(last_seq)
     }
 
-    /// What [`Shared::retire`] would remove.
-    pub(super) fn would_retire(&self, space: Space, floor_ns: i64) -> Retired {
-        let floor_ns = self.floor_ns(space).map_or(floor_ns, |floor| floor.max(floor_ns));
-        let mut retired = Retired { floor_ns: Some(floor_ns), ..Retired::default() };
-        for part in self.view().parts() {
-            let below = |other: Space| {
-                let floor = if other == space { Some(floor_ns) } else { self.floor_ns(other) };
-                part.span(other).is_none_or(|span| floor.is_some_and(|floor| span.newest.time_ns < floor))
-            };
-            if SPACES.into_iter().all(below) {
-                count(part, &mut retired);
-            }
-        }
-        retired
-    }
-
     /// Removes every segment whose records are all below their floors.
     pub(super) fn remove_retired(&self, writer: &SyncSender<Command>) -> Result<Retired, StoreError> {
         let view = self.view();
         let mut retired = Retired::default();
         let mut gone: Vec<SegmentId> = Vec::new();
-        for part in view.parts() {
-            let below = |space: Space| {
-                let floor = self.floor_ns(space);
-                part.span(space).is_none_or(|span| floor.is_some_and(|floor| span.newest.time_ns < floor))
-            };
-            let is_empty = SPACES.into_iter().all(|space| part.span(space).is_none());
-            // Where nothing is left but damage, the file is what tells of the gap.
-            if !SPACES.into_iter().all(below) || (is_empty && !part.quarantined().is_empty()) {
-                continue;
-            }
+        for part in view.parts().iter().filter(|part| is_below(part, |space| self.floor_ns(space))) {
             match part.as_ref() {
-                Part::Sealed(_) => {
+                Part::Sealed(sealed) => {
                     gone.push(part.id());
-                    count(part, &mut retired);
+                    count(sealed, &mut retired);
                 }
                 // It is removed when it has been sealed and indexed.
-                Part::Open(_) if !is_empty && part.id().number == self.open_number(part.id().lane) => {
+                Part::Open(_) if !is_empty(part) && part.id().number == self.open_number(part.id().lane) => {
                     send(writer, Command::Seal(part.id().lane))?;
                 }
                 Part::Open(_) => {}
@@ -143,7 +159,6 @@ impl Shared {
             let path = super::index_path(&self.dir, id);
             let _ = self.disk.remove(&path);
         }
-        retired.bytes = removed.bytes;
         if let Some(error) = removed.error {
             return Err(error.into());
         }
@@ -202,11 +217,14 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let view = self.view();
         for space in SPACES {
-            let mut sealed: Vec<(i64, &Arc<Part>)> = view
+            let newest_ns = |part: &'_ SealedPart| Some(part.span(space)?.newest.time_ns);
+            let mut sealed: Vec<(i64, &SealedPart)> = view
                 .parts()
                 .iter()
-                .filter(|part| matches!(part.as_ref(), Part::Sealed(_)))
-                .filter_map(|part| Some((part.span(space)?.newest.time_ns, part)))
+                .filter_map(|part| match part.as_ref() {
+                    Part::Sealed(sealed) => Some((newest_ns(sealed)?, sealed)),
+                    Part::Open(_) => None,
+                })
                 .collect();
             sealed.sort_unstable_by_key(|&(newest_ns, _)| newest_ns);
             let mut excess = self.file_bytes().saturating_sub(max_bytes);
@@ -233,21 +251,25 @@ impl Shared {
     }
 }
 
-/// Adds what removing a part gives back.
-fn count(part: &Part, retired: &mut Retired) {
-    match part {
-        Part::Sealed(sealed) => {
-            retired.records +=
-                sealed.summary.spaces.iter().map(|space| u64::from(space.records)).sum::<u64>();
-            retired.bytes += sealed.summary.segment_bytes + sealed.summary.file_bytes;
-        }
-        Part::Open(open) => {
-            let index = open.index.read();
-            retired.records += index.len() as u64;
-            retired.bytes +=
-                index.spaces().filter_map(|(_, space)| space.span()).map(|span| span.body_bytes).sum::<u64>();
-        }
-    }
+/// Whether a segment may go: all that it holds is below these floors.
+fn is_below(part: &Part, floor_of: impl Fn(Space) -> Option<i64>) -> bool {
+    let below = |space: Space| {
+        let floor = floor_of(space);
+        part.span(space).is_none_or(|span| floor.is_some_and(|floor| span.newest.time_ns < floor))
+    };
+    // Where nothing is left but damage, the file is what tells of the gap.
+    let tells_of_a_gap = is_empty(part) && !part.quarantined().is_empty();
+    !tells_of_a_gap && SPACES.into_iter().all(below)
+}
+
+fn is_empty(part: &Part) -> bool {
+    SPACES.into_iter().all(|space| part.span(space).is_none())
+}
+
+/// Adds what removing a segment gives back.
+fn count(sealed: &SealedPart, retired: &mut Retired) {
+    retired.records += sealed.summary.spaces.iter().map(|space| u64::from(space.records)).sum::<u64>();
+    retired.bytes += sealed.summary.segment_bytes + sealed.summary.file_bytes;
 }
 
 fn send(writer: &SyncSender<Command>, command: Command) -> Result<(), StoreError> {

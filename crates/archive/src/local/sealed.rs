@@ -323,6 +323,21 @@ pub(super) fn last_seq_below(
     })
 }
 
+/// How many records there are between two creation times, the second excluded.
+pub(super) fn count_between(
+    part: &SealedPart,
+    space: Space,
+    from_ns: i64,
+    floor_ns: i64,
+) -> Result<u64, PartError> {
+    part.ask(|file| {
+        let Some(index) = file.space(space) else { return Ok(0) };
+        let low = index.rank_of(&Position::first_of(from_ns))?;
+        let high = index.rank_of(&Position::first_of(floor_ns))?;
+        Ok(u64::from(high.saturating_sub(low)))
+    })
+}
+
 /// The distinct topics of a space in a segment, with their numbers of records.
 pub(super) fn topic_counts(
     part: &SealedPart,

@@ -16,6 +16,7 @@ use super::*;
 use crate::store::conformance::{append, envelope, everything, new_record, walk};
 use crate::store::{Direction, ErrorKind, Filter};
 
+mod admin;
 mod behind;
 
 fn on_disk(disk: &FaultyDisk) -> LocalOptions {

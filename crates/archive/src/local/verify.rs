@@ -1,12 +1,13 @@
 //! Verification: every frame is read and derived anew and compared with the index, every block of every index file is
-//! read. What is damaged goes to quarantine; an index file that does not agree with its segment is made anew.
+//! read. What is damaged goes to quarantine; an index file that does not agree with its segment is made anew. What the
+//! disk does not give is counted and passed over: it may give it later, and everything else is worth knowing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::build::{Derive, Placed, stretch};
 use super::index_file::{IndexError, Stretch};
-use super::part::{OpenPart, Part, PartError, SealedPart};
+use super::part::{OpenPart, Part, PartError, SealedPart, SegmentId};
 use super::shared::Shared;
 use crate::record::Space;
 use crate::store::{Lane, Progress, ProgressFn, StoreError, Verification};
@@ -23,9 +24,9 @@ impl Shared {
             let reason = "another verification is running: wait until it is done".to_owned();
             return Err(StoreError::Unreadable { path: self.dir.clone(), reason });
         }
-        let result = Run::new(self, progress).all();
+        let found = Run::new(self, progress).all();
         self.verifying.store(false, Ordering::Release);
-        result
+        Ok(found)
     }
 }
 
@@ -42,23 +43,27 @@ impl<'a> Run<'a> {
         Self { shared, progress, told, result: Verification::default() }
     }
 
-    fn all(mut self) -> Result<Verification, StoreError> {
-        let view = self.shared.view();
+    fn all(mut self) -> Verification {
+        let (view, missing) = self.shared.view_and_missing();
+        for &id in &missing {
+            self.result.unindexed += 1;
+            self.find(id, "it was passed over: its index is being made anew");
+        }
         for part in view.parts() {
             let goes_on = match part.as_ref() {
-                Part::Open(open) => self.open(part, open)?,
-                Part::Sealed(sealed) => self.sealed(part, sealed)?,
+                Part::Open(open) => self.open(part, open),
+                Part::Sealed(sealed) => self.sealed(part, sealed),
             };
             if !goes_on {
-                return Ok(self.result);
+                return self.result;
             }
         }
-        self.result.complete = true;
-        Ok(self.result)
+        self.result.complete = missing.is_empty();
+        self.result
     }
 
     /// Reads every frame that the index in memory knows. False when the verification is to end.
-    fn open(&mut self, part: &Arc<Part>, open: &OpenPart) -> Result<bool, StoreError> {
+    fn open(&mut self, part: &Arc<Part>, open: &OpenPart) -> bool {
         let known: Vec<(Space, super::index::Entry)> = {
             let index = open.index.read();
             index
@@ -66,6 +71,7 @@ impl<'a> Run<'a> {
                 .flat_map(|(space, index)| index.entries().map(move |(_, entry)| (space, *entry)))
                 .collect()
         };
+        let mut unreadable = None;
         for some in known.chunks(OPEN_FRAMES) {
             let frames: Vec<_> = some.iter().map(|(_, entry)| entry.at).collect();
             let mut bytes = 0;
@@ -79,8 +85,11 @@ impl<'a> Run<'a> {
                         derived.is_ok_and(|derived| derived.position == entry.position)
                     }
                     Err(poste_journal::JournalError::Damaged { .. }) => false,
-                    Err(_) if self.shared.view().find(open.id).is_none() => return Ok(true),
-                    Err(error) => return Err(error.into()),
+                    Err(_) if self.is_gone(open.id) => return true,
+                    Err(error) => {
+                        unreadable.get_or_insert(error);
+                        continue;
+                    }
                 };
                 if sound {
                     self.result.records += 1;
@@ -90,14 +99,17 @@ impl<'a> Run<'a> {
             }
             self.result.bytes += bytes;
             if !self.advance(bytes) {
-                return Ok(false);
+                return false;
             }
         }
-        Ok(true)
+        if let Some(error) = unreadable {
+            self.unreadable(open.id, &error.to_string());
+        }
+        true
     }
 
     /// Reads the whole segment and its index file. False when the verification is to end.
-    fn sealed(&mut self, part: &Arc<Part>, sealed: &SealedPart) -> Result<bool, StoreError> {
+    fn sealed(&mut self, part: &Arc<Part>, sealed: &SealedPart) -> bool {
         let file = sealed.file();
         let checked = file.and_then(|file| {
             file.verify().map_err(|error| PartError { id: sealed.id, error })?;
@@ -106,7 +118,7 @@ impl<'a> Run<'a> {
         let file = match checked {
             Ok(file) => Some(file),
             Err(error) => {
-                self.index_differs(sealed, error)?;
+                self.index_differs(sealed, error);
                 None
             }
         };
@@ -144,15 +156,17 @@ impl<'a> Run<'a> {
         let (undecodable, newer) = derive.finish();
         let report = match scanned {
             Ok(report) => report,
-            // Retired since.
-            Err(_) if shared.view().find(sealed.id).is_none() => return Ok(true),
-            Err(error) => return Err(error.into()),
+            Err(_) if self.is_gone(sealed.id) => return true,
+            Err(error) => {
+                self.unreadable(sealed.id, &error.to_string());
+                return self.advance(sealed.summary.segment_bytes + sealed.summary.file_bytes);
+            }
         };
         if !goes_on {
-            return Ok(false);
+            return false;
         }
         if let Some(reason) = newer {
-            return Err(StoreError::Corrupt(format!("segment {} holds {reason}", sealed.id.number)));
+            self.unreadable(sealed.id, &format!("it holds {reason}"));
         }
         self.result.bytes += report.bytes;
         self.result.records += found;
@@ -160,8 +174,7 @@ impl<'a> Run<'a> {
         let damaged = damaged.map(|damage| Stretch { offset: damage.offset, bytes: damage.bytes });
         if report.unreadable {
             // What the disk refuses now it may give later: nothing is given up for it.
-            let lane = lane_name(sealed.id.lane);
-            self.find(format!("{lane} segment {}: the disk could not read a part of it", sealed.id.number));
+            self.unreadable(sealed.id, "the disk could not read a part of it");
         } else {
             for stretch in damaged.chain(undecodable.into_iter().map(stretch)) {
                 self.damaged(part, stretch);
@@ -181,30 +194,45 @@ impl<'a> Run<'a> {
             }
         }
         if let Some(error) = differs {
-            self.index_differs(sealed, PartError { id: sealed.id, error })?;
+            self.index_differs(sealed, PartError { id: sealed.id, error });
         }
-        Ok(self.advance(report.bytes.saturating_sub(done) + sealed.summary.file_bytes))
+        self.advance(report.bytes.saturating_sub(done) + sealed.summary.file_bytes)
+    }
+
+    /// Whether it was retired since, and not only lost its index.
+    fn is_gone(&self, id: SegmentId) -> bool {
+        let (view, missing) = self.shared.view_and_missing();
+        view.find(id).is_none() && !missing.contains(&id)
     }
 
     fn damaged(&mut self, part: &Arc<Part>, stretch: Stretch) {
         if self.shared.quarantine(part, stretch) {
             self.result.quarantined += 1;
-            let (id, Stretch { offset, bytes }) = (part.id(), stretch);
-            let lane = lane_name(id.lane);
-            self.find(format!("{lane} segment {}: {bytes} bytes at offset {offset} are damaged", id.number));
+            let Stretch { offset, bytes } = stretch;
+            self.find(part.id(), &format!("{bytes} bytes at offset {offset} are damaged"));
         }
     }
 
-    fn index_differs(&mut self, sealed: &SealedPart, error: PartError) -> Result<(), StoreError> {
-        let lane = lane_name(sealed.id.lane);
-        self.find(format!("{lane} segment {}: its index file: {}", sealed.id.number, error.error));
-        self.result.indexes_rebuilt += 1;
-        self.shared.mistrust(error)
+    fn index_differs(&mut self, sealed: &SealedPart, error: PartError) {
+        let finding = format!("its index file: {}", error.error);
+        // An error that says nothing about the file is no reason to make it anew.
+        match self.shared.mistrust(error) {
+            Ok(()) => {
+                self.result.indexes_rebuilt += 1;
+                self.find(sealed.id, &finding);
+            }
+            Err(_) => self.unreadable(sealed.id, &finding),
+        }
     }
 
-    fn find(&mut self, finding: String) {
+    fn unreadable(&mut self, id: SegmentId, why: &str) {
+        self.result.unreadable += 1;
+        self.find(id, why);
+    }
+
+    fn find(&mut self, id: SegmentId, finding: &str) {
         if self.result.findings.len() < MAX_FINDINGS {
-            self.result.findings.push(finding);
+            self.result.findings.push(format!("{} segment {}: {finding}", lane_name(id.lane), id.number));
         }
     }
 

@@ -38,7 +38,6 @@ pub(super) enum Command {
 #[derive(Debug, Default)]
 pub(super) struct Removed {
     pub(super) segments: Vec<SegmentId>,
-    pub(super) bytes: u64,
     /// Why one of the others is still there.
     pub(super) error: Option<JournalError>,
 }
@@ -360,10 +359,7 @@ impl Writer {
         let mut removed = Removed::default();
         for &id in segments {
             match self.lane(id.lane).journal.remove(id.number) {
-                Ok(bytes) => {
-                    removed.bytes += bytes;
-                    removed.segments.push(id);
-                }
+                Ok(_) => removed.segments.push(id),
                 Err(error) => removed.error = Some(error),
             }
         }

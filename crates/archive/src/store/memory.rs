@@ -197,7 +197,8 @@ impl ArchiveStore for MemoryStore {
         let floor_ns = state.floor(space).map_or(floor_ns, |floor| floor.max(floor_ns));
         let below: Vec<&Record> = state.below(space, floor_ns).map(|(_, record)| record).collect();
         let bytes = below.iter().map(|record| record.body.len() as u64).sum();
-        Ok(Retired { floor_ns: Some(floor_ns), records: below.len() as u64, bytes })
+        let records = below.len() as u64;
+        Ok(Retired { floor_ns: Some(floor_ns), hidden: records, records, bytes })
     }
 
     /// Nothing retires by itself here: tests call [`ArchiveStore::retire`].
@@ -292,6 +293,7 @@ impl State {
             if let Some(record) = self.records.remove(&place) {
                 self.by_id.remove(&(space, record.position.id));
                 self.retired_seq = self.retired_seq.max(record.seq);
+                retired.hidden += 1;
                 retired.records += 1;
                 retired.bytes += record.body.len() as u64;
             }

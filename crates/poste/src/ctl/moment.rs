@@ -28,6 +28,12 @@ impl Moment {
         };
         i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX)
     }
+
+    /// How long ago a time is, of nanoseconds since 1970; nothing for one that is to come.
+    pub(super) fn age(nanos: i64) -> Option<Duration> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        now.checked_sub(Duration::from_nanos(u64::try_from(nanos).ok()?))
+    }
 }
 
 impl FromStr for Moment {

@@ -3,14 +3,17 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use poste_rpc::archive::v1;
 use poste_service::config::{ByteSize, HumanDuration};
 use serde_json::json;
 
+use super::confirm::{is_meant, yes_arg};
 use super::moment::{FORMS, Moment};
-use super::output::{count, pairs, size, span, table, time, time_or_dash};
+use super::output::{count, pairs, size, span, table, time_or_dash};
 use super::{LONG, SHORT, archive, common_args, output, space, space_arg};
+use crate::USAGE;
 
 /// `retention`.
 pub(super) fn command() -> Command {
@@ -22,7 +25,8 @@ pub(super) fn command() -> Command {
         .about("Shows how long records are kept, or changes it")
         .after_help(
             "With --max-age, --max-size or --min-age the archive overrides its configuration from now on, also after \
-             a restart, until --reset. What is not named stays as it is.",
+             a restart, until --reset. What is not named stays as it is. A change that takes records away at once \
+             needs --yes, or a yes at the terminal.",
         )
         .arg(duration("max-age", "retire records that were made longer ago (0s: none for its age)"))
         .arg(
@@ -40,6 +44,7 @@ pub(super) fn command() -> Command {
                 .conflicts_with_all(["max-age", "max-size", "min-age"])
                 .help("take the override back: the configuration counts again"),
         )
+        .arg(yes_arg())
         .args(common_args(SHORT))
 }
 
@@ -47,6 +52,10 @@ pub(super) fn command() -> Command {
 pub(super) fn prune_command() -> Command {
     Command::new("prune")
         .about("Retires what is older than a time, now and for good")
+        .after_help(
+            "It tells first which time that is (6m are six minutes) and how many records are answered no more, and \
+             needs --yes, or a yes at the terminal.",
+        )
         .arg(
             Arg::new("before")
                 .long("before")
@@ -61,13 +70,14 @@ pub(super) fn prune_command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("only say what would be retired"),
         )
+        .arg(yes_arg().conflicts_with("dry-run"))
         .arg(space_arg())
         .args(common_args(LONG))
 }
 
 /// Runs `retention`.
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let (service, mut client) = archive::admin(matches)?;
+    let (mut service, mut client) = archive::admin(matches)?;
     let nanos = |name: &str| {
         let duration = matches.get_one::<HumanDuration>(name)?;
         Some(u64::try_from(duration.0.as_nanos()).unwrap_or(u64::MAX))
@@ -77,17 +87,58 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         max_bytes: matches.get_one::<ByteSize>("max-size").map(|size| size.0),
         min_age_ns: nanos("min-age"),
         reset: matches.get_flag("reset"),
+        dry_run: false,
     };
+    let mut retention = service.answer(client.get_retention(v1::GetRetentionRequest {})).await?;
     if request != v1::SetRetentionRequest::default() {
+        let would = v1::SetRetentionRequest { dry_run: true, ..request };
+        let would = service.answer(client.set_retention(would)).await?;
+        let about_to = takes_away(&retention, &would);
+        if !about_to.is_empty() && !is_meant(matches, &mut service, &about_to).await? {
+            return Ok(ExitCode::from(USAGE));
+        }
         service.answer(client.set_retention(request)).await?;
+        let changed = service.answer(client.get_retention(v1::GetRetentionRequest {})).await;
+        retention = changed.context("retention is changed, but what counts now could not be asked")?;
     }
-    let retention = service.answer(client.get_retention(v1::GetRetentionRequest {})).await?;
     if matches.get_flag("json") {
         output::json(&retention_json(&retention))?;
     } else {
         output::lines(retention_lines(&retention))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a change of retention takes away at once, in words; empty when that is nothing, or would go anyway.
+fn takes_away(now: &v1::GetRetentionResponse, would: &v1::SetRetentionResponse) -> Vec<String> {
+    let (Some(old), Some(new)) = (now.r#override.or(now.configured), would.retention) else {
+        return Vec::new();
+    };
+    let is_less = |new: u64, old: u64| new != 0 && (old == 0 || new < old);
+    let mut about_to = Vec::new();
+    if is_less(new.max_age_ns, old.max_age_ns) {
+        let lossy = would.spaces.iter().filter(|space| space.due_hidden > 0);
+        about_to.extend(lossy.map(|space| {
+            let (records, age) = (count(space.due_hidden, "record"), Duration::from_nanos(new.max_age_ns));
+            let before = time_or_dash(space.due_floor_ns);
+            format!(
+                "max age {}: {records} of {} go for good, all from before {before}",
+                span(age),
+                space.space
+            )
+        }));
+    }
+    let by_size =
+        is_less(new.max_bytes, old.max_bytes) || (new.max_bytes != 0 && new.min_age_ns < old.min_age_ns);
+    if by_size && would.file_bytes > new.max_bytes {
+        let (files, most) = (size(would.file_bytes), size(new.max_bytes));
+        let min_age = span(Duration::from_nanos(new.min_age_ns));
+        about_to.push(format!(
+            "max size {most}: the files take {files}, so the oldest records go for good until they fit, but none \
+             younger than {min_age}"
+        ));
+    }
+    about_to
 }
 
 fn retention_json(answer: &v1::GetRetentionResponse) -> serde_json::Value {
@@ -105,6 +156,7 @@ fn retention_json(answer: &v1::GetRetentionResponse) -> serde_json::Value {
             "due_floor_ns": space.due_floor_ns,
             "due_records": space.due_records,
             "due_bytes": space.due_bytes,
+            "due_hidden": space.due_hidden,
         })
     };
     json!({
@@ -142,7 +194,7 @@ fn retention_lines(answer: &v1::GetRetentionResponse) -> Vec<String> {
                 space.space.clone(),
                 time_or_dash(space.floor_ns),
                 time_or_dash(space.due_floor_ns),
-                space.due_records.to_string(),
+                space.due_hidden.to_string(),
                 size(space.due_bytes),
             ]
         };
@@ -156,27 +208,48 @@ fn retention_lines(answer: &v1::GetRetentionResponse) -> Vec<String> {
 
 /// Runs `prune`.
 pub(super) async fn prune(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let (service, mut client) = archive::admin(matches)?;
+    let (mut service, mut client) = archive::admin(matches)?;
     let before: &Moment = matches.get_one("before").expect("clap requires it");
-    let dry_run = matches.get_flag("dry-run");
-    let request = v1::PruneRequest { space: space(matches), before_ns: before.nanos(), dry_run };
-    let pruned = service.answer(client.prune(request)).await?;
+    let is_dry_run = matches.get_flag("dry-run");
+    let request = v1::PruneRequest { space: space(matches), before_ns: before.nanos(), dry_run: true };
+    let mut pruned = service.answer(client.prune(request.clone())).await?;
+    if !is_dry_run {
+        let (records, bytes) = (count(pruned.hidden, "record"), size(pruned.bytes));
+        let ago = pruned.floor_ns.and_then(Moment::age).map(|age| format!(" ({} ago)", span(age)));
+        let before = time_or_dash(pruned.floor_ns) + &ago.unwrap_or_default();
+        let about_to = format!(
+            "this retires for good what was made before {before}: {records}, and {bytes} of disk at once"
+        );
+        if !is_meant(matches, &mut service, &[about_to]).await? {
+            return Ok(ExitCode::from(USAGE));
+        }
+        let request = v1::PruneRequest { dry_run: false, ..request };
+        pruned = service.answer(client.prune(request)).await?;
+    }
     if matches.get_flag("json") {
         output::json(&json!({
-            "dry_run": dry_run,
+            "dry_run": is_dry_run,
             "floor_ns": pruned.floor_ns,
+            "hidden": pruned.hidden,
             "records": pruned.records,
             "bytes": pruned.bytes,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let (records, bytes) = (count(pruned.records, "record"), size(pruned.bytes));
-    let verb = if dry_run { "would be removed" } else { "removed" };
-    let mut lines = vec![format!("{records} {verb}, {bytes}")];
-    if let Some(floor_ns) = pruned.floor_ns {
-        let verb = if dry_run { "would no longer be" } else { "is no longer" };
-        lines.push(format!("what was made before {} {verb} answered", time(floor_ns)));
-    }
-    output::lines(lines)?;
+    let (removed, answered) = match is_dry_run {
+        true => ("would be removed from disk", "would no longer be answered"),
+        false => ("removed from disk", "is no longer answered"),
+    };
+    let others = if pruned.records < pruned.hidden {
+        "; others go later, with the files that they are in"
+    } else {
+        ""
+    };
+    let (before, hidden) = (time_or_dash(pruned.floor_ns), count(pruned.hidden, "record"));
+    output::lines([
+        format!("what was made before {before} {answered}: {hidden}"),
+        format!("{records} {removed} at once, {bytes}{others}"),
+    ])?;
     Ok(ExitCode::SUCCESS)
 }

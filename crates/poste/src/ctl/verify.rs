@@ -14,7 +14,8 @@ use super::{LONG, archive, common_args, output};
 /// The command.
 pub(super) fn command() -> Command {
     Command::new("verify")
-        .about("Reads everything that is stored and compares it with its checksums; exit code 1 when there is damage")
+        .about("Reads everything that is stored and compares it with its checksums")
+        .after_help("Exit code 1 when there is damage, or something could not be read.")
         .args(common_args(LONG))
 }
 
@@ -40,7 +41,8 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let verified = verified.await;
     progress.finish_and_clear();
     let report: v1::VerifyReport = verified?;
-    let is_sound = report.complete && report.quarantined == 0 && report.indexes_rebuilt == 0;
+    let found_nothing = report.quarantined == 0 && report.indexes_rebuilt == 0;
+    let is_sound = report.complete && report.unreadable == 0 && report.unindexed == 0 && found_nothing;
     if is_json {
         output::json(&json!({
             "sound": is_sound,
@@ -49,6 +51,8 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             "bytes": report.bytes,
             "quarantined": report.quarantined,
             "indexes_rebuilt": report.indexes_rebuilt,
+            "unreadable": report.unreadable,
+            "unindexed": report.unindexed,
             "findings": report.findings,
         }))?;
     } else {
@@ -66,7 +70,15 @@ fn lines(report: &v1::VerifyReport) -> Vec<String> {
     if report.indexes_rebuilt > 0 {
         found.push(format!("{} made anew", count(report.indexes_rebuilt, "index file")));
     }
-    if !report.complete {
+    if report.unreadable > 0 {
+        found.push(format!("{} could not be read to the end", count(report.unreadable, "file")));
+    }
+    if report.unindexed > 0 {
+        let segments = count(report.unindexed, "segment");
+        found.push(format!(
+            "{segments} not read because the index is being made anew: verify again after that"
+        ));
+    } else if !report.complete {
         found.push("it was ended before its end".to_owned());
     }
     let judgement = if found.is_empty() { "no damage".to_owned() } else { found.join(", ") };

@@ -88,13 +88,15 @@ fn history_is_exported_gone_on_with_and_imported() {
     assert_eq!(
         keys(&exported),
         [
+            "complete",
             "complete_until_ns",
             "file_bytes",
             "floor_ns",
             "quarantined",
             "record_bytes",
             "records",
-            "resumed_at_bytes"
+            "resumed_at_bytes",
+            "unclaimed_until_ns"
         ]
     );
     let there = ctl(&admin, &["archive", "export", "--output", &path("whole")]);
@@ -104,13 +106,33 @@ fn history_is_exported_gone_on_with_and_imported() {
     assert!(piped.status.success() && piped.stdout == whole);
     assert!(text(&piped.stderr).contains("2500 records exported"), "{}", text(&piped.stderr));
 
-    // Cut off in a record, in the header, before anything; and damaged.
-    for (name, kept) in [("half", whole.len() / 2), ("start", 20), ("empty", 0)] {
+    // Cut off in a record, behind the header: nobody knows what the run before may have missed of what it exported.
+    for (name, kept, code) in [("half", whole.len() / 2, 5), ("start", 60, 0)] {
         fs::write(path(name), &whole[..kept]).unwrap();
         let resumed = ctl(&admin, &["archive", "export", "--resume", "--output", &path(name)]);
-        assert_eq!(resumed.status.code(), Some(0), "{name} {resumed:?}");
+        assert_eq!(resumed.status.code(), Some(code), "{name} {resumed:?}");
+        assert_eq!(text(&resumed.stdout).contains("is not known"), code == 5, "{name} {resumed:?}");
         assert!(fs::read(path(name)).unwrap() == whole, "{name}");
     }
+    // Cut off in the header, or before anything: the range is to be named again.
+    for (name, kept) in [("header", 20), ("empty", 0)] {
+        fs::write(path(name), &whole[..kept]).unwrap();
+        let resume = ["archive", "export", "--resume", "--output", &path(name)];
+        let refused = ctl(&admin, &resume);
+        assert_eq!(refused.status.code(), Some(1), "{name} {refused:?}");
+        assert_eq!(fs::read(path(name)).unwrap(), whole[..kept], "it was not touched");
+        let (resumed, code) = ctl_json(&admin, &[&resume[..], &["--from", "1700000010"]].concat());
+        assert_eq!((&resumed["records"], code), (&json!(2490), 0), "{resumed}");
+        let other = ctl(&admin, &[&resume[..], &["--from", "1700000020"]].concat());
+        assert_eq!(other.status.code(), Some(0), "it is whole: {other:?}");
+    }
+    fs::write(path("other"), &fs::read(path("empty")).unwrap()[..1000]).unwrap();
+    let resume = ["archive", "export", "--resume", "--output", &path("other")];
+    let other = ctl(&admin, &[&resume[..], &["--from", "1700000020"]].concat());
+    assert_eq!(other.status.code(), Some(2), "{other:?}");
+    let same = ctl(&admin, &[&resume[..], &["--from", "1700000010", "--to", "1h"]].concat());
+    assert_eq!(same.status.code(), Some(5), "a span is another time each time: {same:?}");
+    assert!(fs::read(path("other")).unwrap() == fs::read(path("empty")).unwrap());
     let again = ctl(&admin, &["archive", "export", "--resume", "--output", &path("half")]);
     assert!(again.status.success() && text(&again.stdout).contains("whole export"), "{again:?}");
     let mut damaged = whole.clone();
@@ -120,8 +142,15 @@ fn history_is_exported_gone_on_with_and_imported() {
     assert_eq!(imported.status.code(), Some(1));
     let told = text(&imported.stderr);
     assert!(told.contains("at byte ") && told.contains("checksum"), "{told}");
-    let resumed = ctl(&admin, &["archive", "export", "--resume", "--output", &path("damaged")]);
-    assert!(resumed.status.success() && text(&resumed.stderr).contains("dropped"), "{resumed:?}");
+    // What stands behind the damage may be all that is left of it.
+    let resume = ["archive", "export", "--resume", "--output", &path("damaged")];
+    let refused = ctl(&admin, &resume);
+    let told = text(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && told.contains("Nothing was changed"), "{told}");
+    assert!(fs::read(path("damaged")).unwrap() == damaged, "it was not touched");
+    let size = told.split_once("--size=").unwrap().1.split_once(' ').unwrap().0.parse().unwrap();
+    fs::write(path("damaged"), &damaged[..size]).unwrap();
+    assert_eq!(ctl(&admin, &resume).status.code(), Some(5));
     assert!(fs::read(path("damaged")).unwrap() == whole);
     fs::write(path("foreign"), "something else").unwrap();
     let foreign = ctl(&admin, &["archive", "export", "--resume", "--output", &path("foreign")]);
@@ -223,18 +252,52 @@ fn pruning_can_be_tried_first() {
     };
     let (would, code) = ctl_json(&admin, &[&before[..], &["--dry-run"]].concat());
     assert_eq!((&would["dry_run"], code, records(&server)), (&json!(true), 0, 30));
-    let pruned = ctl(&admin, &before);
+    assert_eq!(
+        (&would["hidden"], &would["records"]),
+        (&json!(30), &json!(0)),
+        "its segment is open: {would}"
+    );
+    // Nobody sits at a terminal here.
+    let unmeant = ctl(&admin, &before);
+    assert_eq!((unmeant.status.code(), records(&server)), (Some(2), 30));
+    let told = text(&unmeant.stderr);
+    assert!(told.contains("before 2023-11-14T22:15:00Z (") && told.contains("30 records"), "{told}");
+    assert!(told.contains("write --yes"), "{told}");
+    let pruned = ctl(&admin, &[&before[..], &["--yes"]].concat());
     assert_eq!(pruned.status.code(), Some(0));
-    assert!(text(&pruned.stdout).contains("2023-11-14T22:15:00Z is no longer answered"), "{pruned:?}");
+    let told = "2023-11-14T22:15:00Z is no longer answered: 30 records";
+    assert!(text(&pruned.stdout).contains(told), "{pruned:?}");
+    let (again, _) = ctl_json(&admin, &[&before[..], &["--yes"]].concat());
+    assert_eq!(again["hidden"], json!(0), "nothing more is hidden by it");
     let (exported, _) =
         ctl_json(&admin, &["archive", "export", "--output", dir.path().join("rest").to_str().unwrap()]);
     assert_eq!(
         (&exported["records"], &exported["floor_ns"]),
         (&json!(0), &json!(1_700_000_100_000_000_000_i64))
     );
-    let future = ctl(&admin, &["archive", "prune", "--before", "2200-01-01T00:00:00Z"]);
+    let future = ctl(&admin, &["archive", "prune", "--before", "2200-01-01T00:00:00Z", "--yes"]);
     assert_eq!(future.status.code(), Some(2));
     assert!(text(&future.stderr).contains("in the future"), "{future:?}");
+}
+
+#[test]
+fn a_retention_that_takes_records_away_at_once_has_to_be_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = filled(&dir, 30, &[]);
+    let admin = server.admin("archive");
+    let six_months = ["archive", "retention", "--max-age", "6m"];
+    let unmeant = ctl(&admin, &six_months);
+    assert_eq!(unmeant.status.code(), Some(2), "{unmeant:?}");
+    let told = text(&unmeant.stderr);
+    assert!(
+        told.contains("max age 6m: 30 records of waku1 go for good") && told.contains("write --yes"),
+        "{told}"
+    );
+    assert_eq!(ctl_json(&admin, &["archive", "retention"]).0["override"], Value::Null, "nothing was done");
+    let (meant, code) = ctl_json(&admin, &[&six_months[..], &["--yes"]].concat());
+    assert_eq!((&meant["override"]["max_age_ns"], code), (&json!(360_000_000_000_u64), 0), "{meant}");
+    let (reset, code) = ctl_json(&admin, &["archive", "retention", "--reset"]);
+    assert_eq!((&reset["override"], code), (&Value::Null, 0), "that takes nothing away: {reset}");
 }
 
 #[test]

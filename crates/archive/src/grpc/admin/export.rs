@@ -45,6 +45,7 @@ impl Export {
         let space = convert::space(&request.space)?;
         let (from_ns, to_ns) = (request.from_ns, request.to_ns);
         let mut out = Vec::new();
+        let mut report = v1::ExportReport::default();
         let (encoder, cursor) = match &request.resume {
             Some(resume) => {
                 if resume.store_id != store.store_id().0.as_slice() {
@@ -53,6 +54,7 @@ impl Export {
                     ));
                 }
                 let place = place(resume)?;
+                report.unclaimed_until_ns = place.last.map(|last| last.time_ns);
                 (Encoder::resume(place), place.last)
             }
             None => {
@@ -71,8 +73,7 @@ impl Export {
             max_bytes: PAGE_BYTES,
             cursor,
         };
-        let (state, report) = (State::Pages(encoder, out), v1::ExportReport::default());
-        Ok(Self { store, query, state, report, _permit: permit })
+        Ok(Self { store, query, state: State::Pages(encoder, out), report, _permit: permit })
     }
 
     pub(super) fn responses(self) -> impl Stream<Item = Result<v1::ExportResponse, Status>> + Send {

@@ -8,12 +8,22 @@ use tonic::Status;
 use super::AdminGrpc;
 use crate::grpc::convert;
 use crate::record::Space;
-use crate::store::Retention;
+use crate::store::{Retention, Retired};
 
 pub(super) async fn get(admin: &AdminGrpc) -> Result<v1::GetRetentionResponse, Status> {
     let retentions = admin.store.retention();
+    let (file_bytes, spaces) = due(admin, retentions.in_force()).await?;
+    Ok(v1::GetRetentionResponse {
+        configured: Some(message(retentions.configured)),
+        r#override: retentions.overridden.map(message),
+        spaces,
+        file_bytes,
+    })
+}
+
+/// The bytes of the store's files, and what a retention would take away by age.
+async fn due(admin: &AdminGrpc, retention: Retention) -> Result<(u64, Vec<v1::SpaceRetention>), Status> {
     let stats = admin.store.stats().await.map_err(|error| convert::status(&error))?;
-    let max_age = retentions.in_force().max_age;
     let mut spaces = Vec::with_capacity(stats.spaces.len());
     for of_space in stats.spaces {
         let mut message = v1::SpaceRetention {
@@ -21,53 +31,57 @@ pub(super) async fn get(admin: &AdminGrpc) -> Result<v1::GetRetentionResponse, S
             floor_ns: of_space.floor_ns,
             ..v1::SpaceRetention::default()
         };
-        if let Some(max_age) = max_age {
+        if let Some(max_age) = retention.max_age {
             let due_floor_ns = admin.clock.unix_nanos().saturating_sub_unsigned(nanos(max_age));
             let due = admin.store.would_retire(of_space.space, due_floor_ns).await;
             let due = due.map_err(|error| convert::status(&error))?;
             message.due_floor_ns = Some(due_floor_ns);
             message.due_records = due.records;
             message.due_bytes = due.bytes;
+            message.due_hidden = due.hidden;
         }
         spaces.push(message);
     }
-    Ok(v1::GetRetentionResponse {
-        configured: Some(message(retentions.configured)),
-        r#override: retentions.overridden.map(message),
-        spaces,
-        file_bytes: stats.file_bytes,
-    })
+    Ok((stats.file_bytes, spaces))
 }
 
 pub(super) async fn set(
     admin: &AdminGrpc,
     request: v1::SetRetentionRequest,
 ) -> Result<v1::SetRetentionResponse, Status> {
-    let v1::SetRetentionRequest { max_age_ns, max_bytes, min_age_ns, reset } = request;
+    let v1::SetRetentionRequest { max_age_ns, max_bytes, min_age_ns, reset, dry_run } = request;
     let names_something = max_age_ns.is_some() || max_bytes.is_some() || min_age_ns.is_some();
     if names_something == reset {
         return Err(Status::invalid_argument("set an age or a size, or reset, but not both"));
+    }
+    let retentions = admin.store.retention();
+    let mut retention = if reset { retentions.configured } else { retentions.in_force() };
+    if let Some(max_age_ns) = max_age_ns {
+        retention.max_age = (max_age_ns > 0).then_some(Duration::from_nanos(max_age_ns));
+    }
+    if let Some(max_bytes) = max_bytes {
+        retention.max_bytes = (max_bytes > 0).then_some(max_bytes);
+    }
+    if let Some(min_age_ns) = min_age_ns {
+        retention.min_age = Duration::from_nanos(min_age_ns);
+    }
+    if !reset {
+        admin.rules.check(retention).map_err(Status::invalid_argument)?;
+    }
+    if dry_run {
+        let (file_bytes, spaces) = due(admin, retention).await?;
+        return Ok(v1::SetRetentionResponse { retention: Some(message(retention)), spaces, file_bytes });
     }
     if reset {
         admin.store.reset_retention().await.map_err(|error| convert::status(&error))?;
         tracing::info!("retention is that of the configuration again");
     } else {
-        let mut retention = admin.store.retention().in_force();
-        if let Some(max_age_ns) = max_age_ns {
-            retention.max_age = (max_age_ns > 0).then_some(Duration::from_nanos(max_age_ns));
-        }
-        if let Some(max_bytes) = max_bytes {
-            retention.max_bytes = (max_bytes > 0).then_some(max_bytes);
-        }
-        if let Some(min_age_ns) = min_age_ns {
-            retention.min_age = Duration::from_nanos(min_age_ns);
-        }
-        admin.rules.check(retention).map_err(Status::invalid_argument)?;
         let durable = true;
         admin.store.set_retention(retention, durable).await.map_err(|error| convert::status(&error))?;
         tracing::info!(?retention, "retention was overridden");
     }
-    Ok(v1::SetRetentionResponse { retention: Some(message(admin.store.retention().in_force())) })
+    let retention = Some(message(admin.store.retention().in_force()));
+    Ok(v1::SetRetentionResponse { retention, ..v1::SetRetentionResponse::default() })
 }
 
 pub(super) async fn prune(admin: &AdminGrpc, request: v1::PruneRequest) -> Result<v1::PruneResponse, Status> {
@@ -85,9 +99,10 @@ pub(super) async fn prune(admin: &AdminGrpc, request: v1::PruneRequest) -> Resul
     };
     let retired = retired.map_err(|error| convert::status(&error))?;
     if !dry_run {
-        tracing::info!(count = retired.records, bytes = retired.bytes, "pruned");
+        tracing::info!(hidden = retired.hidden, bytes = retired.bytes, "pruned");
     }
-    Ok(v1::PruneResponse { floor_ns: retired.floor_ns, records: retired.records, bytes: retired.bytes })
+    let Retired { floor_ns, hidden, records, bytes } = retired;
+    Ok(v1::PruneResponse { floor_ns, records, bytes, hidden })
 }
 
 fn message(retention: Retention) -> v1::Retention {

@@ -85,6 +85,8 @@ fn report_message(found: Verification) -> v1::VerifyReport {
         quarantined: found.quarantined,
         indexes_rebuilt: found.indexes_rebuilt,
         complete: found.complete,
+        unreadable: found.unreadable,
+        unindexed: found.unindexed,
         findings: found.findings,
     }
 }

@@ -92,6 +92,29 @@ async fn what_is_due_is_told() {
 }
 
 #[tokio::test]
+async fn a_retention_can_be_tried_and_changes_nothing_then() {
+    for (mut archive, _store, _dir) in on_each_store().await {
+        archive.append(&envelopes(0..30)).await;
+        let before = retention(&mut archive).await;
+        let age = v1::SetRetentionRequest {
+            max_age_ns: Some(DAY_NS),
+            dry_run: true,
+            ..v1::SetRetentionRequest::default()
+        };
+        let would = archive.admin.set_retention(age).await.unwrap().into_inner();
+        assert_eq!(would.retention, Some(v1::Retention { max_age_ns: DAY_NS, ..default_retention() }));
+        assert_eq!((would.spaces[0].due_hidden, would.file_bytes), (30, before.file_bytes));
+        let reset = v1::SetRetentionRequest { max_age_ns: None, reset: true, ..age };
+        let would = archive.admin.set_retention(reset).await.unwrap().into_inner();
+        assert_eq!((would.retention, would.spaces[0].due_hidden), (Some(default_retention()), 0));
+        let nonsense = v1::SetRetentionRequest { max_bytes: Some(1 << 20), ..age };
+        let status = archive.admin.set_retention(nonsense).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert_eq!(retention(&mut archive).await, before);
+    }
+}
+
+#[tokio::test]
 async fn pruning_can_be_tried_and_then_takes_away() {
     for (mut archive, _store, _dir) in on_each_store().await {
         let sent = envelopes(0..30);
@@ -99,7 +122,7 @@ async fn pruning_can_be_tried_and_then_takes_away() {
         let before_ns = 1010 * 1_000_000_000;
         let request = v1::PruneRequest { space: "waku1".to_owned(), before_ns, dry_run: true };
         let would = archive.admin.prune(request.clone()).await.unwrap().into_inner();
-        assert_eq!(would.floor_ns, Some(before_ns));
+        assert_eq!((would.floor_ns, would.hidden), (Some(before_ns), 10));
         assert_eq!(archive.query(everything()).await.records.len(), 30);
         let request = v1::PruneRequest { dry_run: false, ..request };
         assert_eq!(archive.admin.prune(request.clone()).await.unwrap().into_inner(), would);

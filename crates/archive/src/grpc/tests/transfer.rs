@@ -49,6 +49,11 @@ fn rest_of(file: &[u8]) -> (usize, v1::ExportRequest) {
     (usize::try_from(decoder.sound_bytes()).unwrap(), request)
 }
 
+/// Creation time of a file's last whole record.
+fn request_after(file: &[u8]) -> Option<i64> {
+    rest_of(file).1.resume?.after.map(|after| after.time_ns)
+}
+
 type Answers = Streaming<v1::ImportResponse>;
 
 async fn begin_import(archive: &mut Archive, file: &[u8], chunk_bytes: usize) -> Answers {
@@ -131,7 +136,8 @@ async fn an_export_that_was_cut_off_goes_on_as_if_nothing_had_been() {
         let (sound, request) = rest_of(&file[..cut]);
         let (rest, report) = export(&mut archive, request).await;
         assert!([&file[..sound], &rest].concat() == file, "cut at {cut}");
-        assert_eq!(report, exported);
+        let unclaimed_until_ns = request_after(&file[..cut]);
+        assert_eq!(report, v1::ExportReport { unclaimed_until_ns, ..exported }, "cut at {cut}");
     }
     let (_, mut request) = rest_of(&file[..1000]);
     let resume = request.resume.as_mut().unwrap();
@@ -157,6 +163,24 @@ async fn an_export_says_what_is_missing_in_it() {
         (report.floor_ns, report.complete_until_ns),
         (Some(1_005_000_000_000), Some(1_020_000_000_000))
     );
+}
+
+#[tokio::test]
+async fn an_export_that_is_gone_on_with_claims_nothing_of_what_was_exported_before() {
+    let (mut archive, store) = Archive::in_memory().await;
+    fill(&archive, &envelopes(0..30)).await;
+    let away = "away".parse().unwrap();
+    let connection = store.writer_connected(&away, 1_005_000_000_000).await.unwrap();
+    store.writer_left(&away, connection, false).await.unwrap();
+    let (file, whole) = export(&mut archive, whole()).await;
+    assert_eq!((whole.complete_until_ns, whole.unclaimed_until_ns), (Some(1_005_000_000_000), None));
+    // Cut off behind what may lack something, and gone on with when nobody holds anything back any more.
+    let cut = &file[..file.len() - 40];
+    assert!(store.forget_writer(&away).await.unwrap());
+    let (_, report) = export(&mut archive, rest_of(cut).1).await;
+    assert_ne!(report.complete_until_ns, whole.complete_until_ns, "it speaks of what it saw itself");
+    assert_eq!(report.unclaimed_until_ns, request_after(cut));
+    assert!(report.unclaimed_until_ns > Some(1_020_000_000_000));
 }
 
 #[tokio::test]

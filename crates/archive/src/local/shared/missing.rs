@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Cause, Shared};
 use crate::local::part::SegmentId;
 use crate::local::segment_path;
+use crate::local::view::View;
 use crate::store::Progress;
 
 /// Segments whose index file is missing or was found invalid.
@@ -25,6 +27,16 @@ impl Shared {
         let reason = "an index is being made anew, which takes seconds for each million records";
         drop(unindexed);
         self.refuse(Cause::Unindexed, Some(reason.to_owned()));
+    }
+
+    /// The parts, and the segments that are missing among them.
+    pub(in crate::local) fn view_and_missing(&self) -> (Arc<View>, Vec<SegmentId>) {
+        // As in [`Shared::whole_view`]: held, so that none comes or goes between the two.
+        let unindexed = self.unindexed.lock();
+        let view = self.view();
+        let missing = unindexed.segments.iter().copied().filter(|&id| view.find(id).is_none());
+        let missing = missing.collect();
+        (view, missing)
     }
 
     /// One index file is soon made anew: an answer a little later beats one that is not complete.

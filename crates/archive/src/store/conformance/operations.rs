@@ -255,9 +255,16 @@ impl Run {
 
     async fn retire(&mut self, store: &dyn ArchiveStore) {
         let floor_ns = self.floor_ns();
+        let would = store.would_retire(Space::Waku1, floor_ns).await.unwrap();
+        let before = self.model.by_position.len();
         self.model.retire(floor_ns);
+        let hidden = (before - self.model.by_position.len()) as u64;
         let retired = store.retire(Space::Waku1, floor_ns).await.unwrap();
         assert_eq!(retired.floor_ns, self.model.floor_ns);
+        // What has lost its index cannot be counted.
+        if !self.model.is_disturbed {
+            assert_eq!((would.hidden, retired.hidden), (hidden, hidden));
+        }
         assert_eq!(complete_page(store, &one_page()).await, self.model.page(&one_page()), "{floor_ns}");
         self.model.check_retired_seq(store);
         self.lookup(store).await;

@@ -29,14 +29,23 @@ pub(crate) async fn j7_a_floor_is_told_and_never_sinks(store: Arc<dyn ArchiveSto
     let known = store.page(one_page()).await.unwrap().records;
     let below = store.retire(Space::Waku1, seconds(START - 100)).await.unwrap();
     assert_eq!(below.floor_ns, Some(seconds(START - 100)));
-    assert_eq!((below.records, below.bytes, store.retired_seq()), (0, 0, 0), "nothing is that old");
+    let nothing = (below.hidden, below.records, below.bytes, store.retired_seq());
+    assert_eq!(nothing, (0, 0, 0, 0), "nothing is that old");
 
     let floor_ns = seconds(START + 100);
     for sunk_ns in [floor_ns, floor_ns - 1, seconds(START), i64::MIN] {
+        let hidden = if store.page(one_page()).await.unwrap().floor_ns == Some(floor_ns) { 0 } else { 100 };
         let would = store.would_retire(Space::Waku1, seconds(START + 300)).await.unwrap();
-        assert_eq!(would.floor_ns, Some(seconds(START + 300)), "it only would");
+        let all_hidden = (would.floor_ns, would.hidden);
+        assert_eq!(all_hidden, (Some(seconds(START + 300)), 200 + hidden), "it only would");
+        let would = store.would_retire(Space::Waku1, floor_ns.max(sunk_ns)).await.unwrap();
         let retired = store.retire(Space::Waku1, floor_ns.max(sunk_ns)).await.unwrap();
-        assert_eq!(retired.floor_ns, Some(floor_ns));
+        assert_eq!((retired.floor_ns, retired.hidden), (Some(floor_ns), hidden));
+        assert_eq!(
+            (would.floor_ns, would.hidden),
+            (retired.floor_ns, retired.hidden),
+            "the same was told before"
+        );
         assert_eq!(store.retire(Space::Waku1, sunk_ns).await.unwrap().floor_ns, Some(floor_ns));
         let page = store.page(one_page()).await.unwrap();
         assert_eq!((page.records.len() as u32, page.floor_ns), (SPAN - 100, Some(floor_ns)));

@@ -12,16 +12,22 @@ use poste_rpc::archive::v1;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::ctl::output::size;
+
 const READ_BYTES: usize = 256 * 1024;
 /// Chunks of up to about 1 MiB that wait for the disk.
 const MAX_WAITING: usize = 4;
 
-/// A file that an export may go on with.
+/// What there is of an export.
 #[derive(Debug)]
-pub(super) enum Unfinished {
-    /// It has its end.
-    Finished,
-    /// It was cut off.
+pub(super) enum Found {
+    /// No file.
+    Nothing,
+    /// A file without even a header.
+    Empty,
+    /// A file that has its end.
+    Whole,
+    /// A file that was cut off.
     Cut {
         /// Asks for the rest.
         request: v1::ExportRequest,
@@ -32,16 +38,16 @@ pub(super) enum Unfinished {
     },
 }
 
-/// Reads a file to its end, or to where it ceases to be sound; none when there is nothing of an export in it.
-pub(super) async fn read(path: &Path, progress: ProgressBar) -> anyhow::Result<Option<Unfinished>> {
+/// Reads a file to its end. One that is damaged is an error: what stands behind the damage may be the only copy.
+pub(super) async fn read(path: &Path, progress: ProgressBar) -> anyhow::Result<Found> {
     let path = path.to_owned();
     tokio::task::spawn_blocking(move || read_blocking(&path, &progress)).await?
 }
 
-fn read_blocking(path: &Path, progress: &ProgressBar) -> anyhow::Result<Option<Unfinished>> {
+fn read_blocking(path: &Path, progress: &ProgressBar) -> anyhow::Result<Found> {
     let name = || path.display().to_string();
     let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         file => file.with_context(name)?,
     };
     let file_bytes = file.metadata().with_context(name)?.len();
@@ -66,16 +72,20 @@ fn read_blocking(path: &Path, progress: &ProgressBar) -> anyhow::Result<Option<U
     };
     progress.finish_and_clear();
     let sound_bytes = decoder.sound_bytes();
+    let behind_bytes = file_bytes.saturating_sub(sound_bytes);
     match (damage, decoder.header()) {
-        (None, _) => Ok(Some(Unfinished::Finished)),
-        (Some(damage), _) if damage.flaw == Flaw::BehindTheEnd => bail!("{}: {damage}", name()),
-        (Some(_), Some(header)) => {
+        (None, _) => Ok(Found::Whole),
+        (Some(damage), Some(header)) if damage.flaw == Flaw::Unfinished => {
             let request = rest(header, decoder.place());
-            let dropped_bytes = file_bytes.saturating_sub(sound_bytes);
-            Ok(Some(Unfinished::Cut { request, sound_bytes, dropped_bytes }))
+            Ok(Found::Cut { request, sound_bytes, dropped_bytes: behind_bytes })
         }
-        // Not even a header: it is begun anew.
-        (Some(damage), None) if damage.flaw == Flaw::Unfinished => Ok(None),
+        (Some(damage), None) if damage.flaw == Flaw::Unfinished => Ok(Found::Empty),
+        (Some(damage), Some(_)) => bail!(
+            "{}: {damage}. Nothing was changed, as an archive may no longer hold what stands behind that place: export \
+             into another file; or give up the {} behind it by `truncate --size={sound_bytes} FILE`, and --resume",
+            name(),
+            size(behind_bytes)
+        ),
         (Some(damage), None) => bail!("{}: {damage}: it cannot be gone on with", name()),
     }
 }
