@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use poste_codec::{PublicKey, SecretKey};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::SymKey;
 use crate::payload::{self, OpenError, PayloadError};
@@ -62,7 +63,7 @@ fn plaintext(
     content: &[u8],
     signer: &SecretKey,
     fill: &mut impl FnMut(&mut [u8]),
-) -> Result<zeroize::Zeroizing<Vec<u8>>, PayloadError> {
+) -> Result<Zeroizing<Vec<u8>>, PayloadError> {
     let mut padding = vec![0; payload::padding_length(content.len(), true)];
     fill(&mut padding);
     payload::build(content, &padding, Some(signer))

@@ -1,10 +1,11 @@
 //! Application messages: a payload with the signature that names its sender (62/STATUS-PAYLOADS).
 
+use std::fmt;
+
 use bytes::Bytes;
 use poste_codec::{PublicKey, SecretKey, keccak256, recover};
 use prost::Message;
 use sha3::{Digest, Keccak256};
-use std::fmt;
 use thiserror::Error;
 
 use super::ids::{DedupeKey, MessageId};

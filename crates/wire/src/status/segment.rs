@@ -3,6 +3,8 @@
 
 mod reassembly;
 
+use std::fmt;
+
 use bytes::Bytes;
 use poste_codec::keccak256;
 use prost::Message;
@@ -52,8 +54,8 @@ impl Segment {
     }
 }
 
-impl std::fmt::Debug for Segment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Data { index, count, piece, .. } => {
                 write!(f, "Data({index} of {count}, {} bytes)", piece.len())

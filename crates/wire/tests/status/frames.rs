@@ -6,6 +6,7 @@ use poste_wire::status::{TopicName, frame};
 use poste_wire::{SymKey, password_key};
 
 use crate::entry::{Entry, Outcome, same};
+use crate::primitives::once;
 use crate::{Common, public_key, secret_key, text};
 
 /// A frame around so many equal bytes.
@@ -24,7 +25,8 @@ pub(crate) fn waku_frame(entry: &Entry<'_>, _: &Common) -> Outcome {
     let overhead = match entry.text("mode")? {
         "symmetric" => {
             let key = SymKey::from_bytes(entry.array("symkey")?).map_err(text)?;
-            same("key of the password", password_key(entry.text("password")?), key.clone())?;
+            let password = entry.text("password")?;
+            same("key of the password", once(password, || password_key(password)), key.clone())?;
             same("opened", &frame::open_symmetric(&key, &data).map_err(text)?[..], &content[..])?;
             signed_by(&payload::open_symmetric(&key, &data).map_err(text)?, signer)?;
             payload::SYMMETRIC_OVERHEAD

@@ -49,12 +49,17 @@ fn topic(entry: &Entry<'_>, member: &str, name: &TopicName, symmetric: bool) -> 
 
 /// The key of a topic, derived once.
 pub(crate) fn derived(name: &TopicName) -> SymKey {
-    static DERIVED: Mutex<BTreeMap<TopicName, SymKey>> = Mutex::new(BTreeMap::new());
-    if let Some(key) = DERIVED.lock().expect("nothing panics with it").get(name) {
+    once(name.as_str(), || name.derive_key())
+}
+
+/// The key of a password, derived once.
+pub(crate) fn once(password: &str, derive: impl FnOnce() -> SymKey) -> SymKey {
+    static DERIVED: Mutex<BTreeMap<String, SymKey>> = Mutex::new(BTreeMap::new());
+    if let Some(key) = DERIVED.lock().expect("nothing panics with it").get(password) {
         return key.clone();
     }
-    let key = name.derive_key();
-    DERIVED.lock().expect("nothing panics with it").insert(name.clone(), key.clone());
+    let key = derive();
+    DERIVED.lock().expect("nothing panics with it").insert(password.to_owned(), key.clone());
     key
 }
 

@@ -15,7 +15,7 @@ pub(super) const MAX_BOUNDS: usize = 9;
 
 /// A message whose fields have bounds.
 pub trait Bounded {
-    /// At most [`MAX_BOUNDS`].
+    /// At most `MAX_BOUNDS`.
     const BOUNDS: &'static [Bound];
 }
 
@@ -41,6 +41,7 @@ const fn list(number: u32, name: &'static str, entries: usize) -> Bound {
 }
 
 const fn messages(number: u32, name: &'static str, entries: usize, inner: &'static [Bound]) -> Bound {
+    assert!(inner.len() <= MAX_BOUNDS);
     Bound { number, name, length: usize::MAX, entries: Some(entries), inner: Some(inner) }
 }
 
@@ -51,6 +52,8 @@ macro_rules! push_message {
         }
 
         impl PushMessage for $name {}
+
+        const _: () = assert!(<$name as Bounded>::BOUNDS.len() <= MAX_BOUNDS);
     };
 }
 

@@ -2,6 +2,7 @@
 //! oldest message goes, because the segments of an honest one come within seconds of each other.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use bytes::Bytes;
 use poste_codec::keccak256;
@@ -209,8 +210,8 @@ impl Reassembly {
     }
 }
 
-impl std::fmt::Debug for Pending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pending")
             .field("pieces", &self.pieces.len())
             .field("length", &self.length)

@@ -1,9 +1,9 @@
+use poste_codec::SecretKey;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
 use crate::status::{ApplicationMessage, MessageType};
-use poste_codec::SecretKey;
 
 const BOUNDS: ReassemblyBounds =
     ReassemblyBounds { messages: 3, bytes: 10_000, segments: 8, message_bytes: 4_000, age_seconds: 60 };
