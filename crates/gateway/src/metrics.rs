@@ -39,6 +39,7 @@ pub(crate) struct SpoolMetrics {
     pub(crate) envelopes: Gauge,
     pub(crate) full_state: Gauge,
     pub(crate) unreadable: Gauge,
+    pub(crate) damaged: Gauge,
     pub(crate) spooled: Counter,
     pub(crate) drained: Counter,
     pub(crate) lost: Counter,
@@ -55,6 +56,10 @@ impl SpoolMetrics {
             unreadable: scope.gauge(
                 "spool_unreadable_files",
                 "Files of the spool of which the disk does not give some part",
+            ),
+            damaged: scope.gauge(
+                "spool_damaged_files",
+                "Files of the spool in which confirmed envelopes are lost, until they are set aside",
             ),
             spooled: scope.counter("spooled_envelopes", "Envelopes confirmed from the spool"),
             drained: scope.counter("drained_envelopes", "Envelopes that went from a spool into the archive"),
@@ -134,6 +139,7 @@ impl Metrics {
             envelopes: Gauge::default(),
             full_state: Gauge::default(),
             unreadable: Gauge::default(),
+            damaged: Gauge::default(),
             ..self.spool.clone()
         };
         Self { outbox_envelopes: Gauge::default(), outbox_bytes: Gauge::default(), spool, ..self.clone() }

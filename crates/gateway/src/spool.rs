@@ -12,6 +12,7 @@
 
 mod identity;
 mod index;
+mod lease;
 mod pause;
 mod record;
 mod survey;
@@ -19,18 +20,14 @@ mod survey;
 mod tests;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use poste_journal::{
-    DirectoryLock, Disk, ErrorKind, FrameAt, Journal, JournalError, Options, Reader, Recovery, Replay,
-};
+use poste_journal::{DirectoryLock, Disk, ErrorKind, Journal, JournalError, Options, Reader};
 use poste_service::Clock;
 use poste_service::readiness::Check;
 use thiserror::Error;
@@ -39,7 +36,8 @@ use tracing::{error, info};
 use crate::metrics::SpoolMetrics;
 use identity::Identity;
 pub(crate) use identity::is_spool;
-use index::{Index, Place};
+use index::Index;
+pub(crate) use lease::{Drained, Fate, Lease};
 pub(crate) use record::SPACE;
 pub(crate) use writer::SpoolWriter;
 
@@ -151,7 +149,7 @@ impl Spool {
         let identity = Identity::open(&lock, &writer_id)?;
         let segment_bytes = (max_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES);
         let journal = Options { segment_bytes, ..Options::new(identity.journal_id) };
-        let mut found = Found::default();
+        let mut found = survey::Found::default();
         let (journal, recovery) = Journal::open(lock, journal, writer::unix_millis(&clock), &mut found)?;
         if let Some(version) = found.newer {
             return Err(SpoolError::Version { dir, version });
@@ -243,7 +241,7 @@ impl Spool {
     /// The next envelopes to drain, of one segment, oldest first. None: there are none now.
     pub(crate) fn lease(self: &Arc<Self>, max_records: usize, max_bytes: usize) -> Option<Lease> {
         let (segment, places) = self.index.lock().take(max_records, max_bytes, Instant::now())?;
-        Some(Lease { spool: Arc::clone(self), segment, places })
+        Some(Lease::new(Arc::clone(self), segment, places))
     }
 
     /// Whether there is something to drain now, or may be in a moment: not if all that is left was put off.
@@ -252,57 +250,15 @@ impl Spool {
     }
 
     fn measure(&self) {
-        let (size, unreadable) = {
-            let index = self.index.lock();
-            (index.size(), index.unreadable_segments())
-        };
-        self.metrics.envelopes.set(i64::try_from(size.envelopes).unwrap_or(i64::MAX));
-        self.metrics.unreadable.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
-    }
-}
-
-/// What is found when a spool is opened.
-#[derive(Default)]
-struct Found {
-    index: Index,
-    /// Frames that are no records, by segment.
-    formless: BTreeMap<u32, u64>,
-    /// The version of a record that is of a newer program.
-    newer: Option<u8>,
-}
-
-impl Replay for Found {
-    fn wanted(&mut self, sealed: u32) -> bool {
-        self.index.add_unread(sealed);
-        false
-    }
-
-    fn frame(&mut self, at: FrameAt, payload: &[u8]) {
-        match record::sent(payload) {
-            Ok(sent) => self.index.add(at, sent),
-            Err(record::RecordError::Version(version)) => self.newer = Some(version),
-            Err(record::RecordError::Form) => *self.formless.entry(at.segment).or_default() += 1,
+        let SpoolMetrics { envelopes, unreadable, damaged, .. } = &self.metrics;
+        let index = self.index.lock();
+        for (gauge, count) in [
+            (envelopes, index.size().envelopes),
+            (unreadable, index.unreadable_segments()),
+            (damaged, index.damaged_segments()),
+        ] {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
-    }
-}
-
-impl Found {
-    /// How many envelopes stood in a damaged stretch nobody knows: it counts as one.
-    fn into_index(self, recovery: &Recovery) -> Index {
-        let Self { mut index, formless: mut lost, .. } = self;
-        for damage in &recovery.quarantined {
-            *lost.entry(damage.segment).or_default() += 1;
-        }
-        for segment in &recovery.unreadable {
-            // Nobody knows whether it is damaged.
-            lost.remove(segment);
-            index.read_again(*segment);
-        }
-        for (segment, lost) in lost {
-            index.damaged(segment, lost);
-            say_lost(segment, lost, &"it is damaged; each stretch counts as one");
-        }
-        index
     }
 }
 
@@ -314,137 +270,6 @@ fn say_lost(segment: u32, lost: u64, why: &dyn fmt::Display) {
 fn say_unreadable(segment: u32, pause: Option<Duration>, why: &dyn fmt::Display) {
     if let Some(pause) = pause {
         error!(segment, ?pause, cause = %why, "a file of the spool cannot be read now, trying again after a pause");
-    }
-}
-
-/// Envelopes on their way out of the spool. What is not settled goes back when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    spool: Arc<Spool>,
-    segment: u32,
-    places: Vec<Place>,
-}
-
-/// Envelopes of a lease, read.
-#[derive(Debug)]
-pub(crate) struct Drained {
-    lease: Lease,
-    /// One for each place that is left of the lease.
-    pub(crate) bodies: Vec<Bytes>,
-}
-
-/// What becomes of an envelope that was on its way out of the spool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    /// It is done with.
-    Settled,
-    /// It goes out again as soon as it can.
-    Again,
-    /// It goes out again after a pause: the archive has no quota for it.
-    OverQuota,
-    /// No archive will ever take it: it is lost, and its file is kept.
-    Refused,
-}
-
-impl Lease {
-    /// Reads the bodies. What is damaged is lost, counted, and said; what the disk does not give now stays in the spool.
-    /// It blocks.
-    pub(crate) fn read(mut self) -> Drained {
-        let frames: Vec<FrameAt> = self.places.iter().map(|place| place.frame(self.segment)).collect();
-        let (mut bodies, mut read, mut lost, mut again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut why_lost, mut why_again) = (String::new(), String::new());
-        for (payload, place) in self.spool.reader.read_many(&frames).into_iter().zip(self.places.drain(..)) {
-            match payload.map(|payload| record::body(&payload)) {
-                Ok(Some(body)) => {
-                    bodies.push(body);
-                    read.push(place);
-                }
-                Ok(None) => {
-                    "it is no record".clone_into(&mut why_lost);
-                    lost.push(place);
-                }
-                Err(error @ JournalError::Damaged { .. }) => {
-                    why_lost = error.to_string();
-                    lost.push(place);
-                }
-                Err(error) => {
-                    why_again = error.to_string();
-                    again.push(place);
-                }
-            }
-        }
-        self.places = read;
-        self.give_up(lost, &why_lost);
-        self.put_off(again, &why_again);
-        Drained { lease: self, bodies }
-    }
-
-    fn give_up(&self, lost: Vec<Place>, why: &str) {
-        if lost.is_empty() {
-            return;
-        }
-        let count = lost.len() as u64;
-        let mut index = self.spool.index.lock();
-        index.damaged(self.segment, count);
-        index.settle(self.segment, lost);
-        drop(index);
-        say_lost(self.segment, count, &why);
-    }
-
-    fn put_off(&self, unread: Vec<Place>, why: &str) {
-        if unread.is_empty() {
-            return;
-        }
-        let nothing = self.places.is_empty();
-        let pause = self.spool.index.lock().unreadable(self.segment, unread, nothing, Instant::now());
-        say_unreadable(self.segment, pause, &why);
-        self.spool.measure();
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if !self.places.is_empty() {
-            self.spool.index.lock().put_back(self.segment, self.places.drain(..));
-        }
-    }
-}
-
-impl Drained {
-    /// Does with each, by its number, what its fate is. Returns whether the segment has nothing left.
-    pub(crate) fn settle(mut self, fate: impl Fn(usize) -> Fate) -> bool {
-        let (mut settled, mut again, mut over_quota) = (Vec::new(), Vec::new(), Vec::new());
-        let mut refused = 0;
-        for (number, place) in self.lease.places.drain(..).enumerate() {
-            match fate(number) {
-                Fate::Settled => settled.push(place),
-                Fate::Again => again.push(place),
-                Fate::OverQuota => over_quota.push(place),
-                Fate::Refused => {
-                    refused += 1;
-                    settled.push(place);
-                }
-            }
-        }
-        // They go back when the lease is dropped.
-        self.lease.places = again;
-        let (spool, segment) = (Arc::clone(&self.lease.spool), self.lease.segment);
-        let finished = {
-            let mut index = spool.index.lock();
-            if refused > 0 {
-                index.damaged(segment, refused);
-            }
-            if !over_quota.is_empty() {
-                index.over_quota(segment, over_quota, Instant::now());
-            }
-            index.settle(segment, settled)
-        };
-        drop(self);
-        if refused > 0 {
-            say_lost(segment, refused, &"the archive refuses them for good");
-        }
-        spool.measure();
-        finished
     }
 }
 

@@ -229,6 +229,10 @@ impl Index {
         self.damaged.contains_key(&number)
     }
 
+    pub(super) fn damaged_segments(&self) -> usize {
+        self.damaged.len()
+    }
+
     /// A segment of an earlier life was read in part, which is forgotten: it is to be read.
     pub(super) fn read_again(&mut self, number: u32) {
         if let Some(segment) = self.segments.remove(&number) {

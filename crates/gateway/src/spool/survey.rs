@@ -2,16 +2,17 @@
 //! long with a large spool as with an empty one. Until a segment is read from end to end the spool counts as holding
 //! something of any time. A disk that does not give it now is asked again: only what reads wrongly is damage.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use poste_journal::FrameAt;
+use poste_journal::{FrameAt, Recovery, Replay};
 use tracing::{error, info};
 
 use super::index::Index;
 use super::record::{self, RecordError};
-use super::{Spool, SpoolError};
+use super::{Spool, SpoolError, say_lost, say_unreadable};
 
 /// The thread that reads. It ends when everything is read, or with this.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ fn read(spool: &Spool, segment: u32) {
             if lost > 0 {
                 index.damaged(segment, lost);
                 drop(index);
-                super::say_lost(segment, lost, &"it is damaged; each stretch counts as one");
+                say_lost(segment, lost, &"it is damaged; each stretch counts as one");
             }
             return;
         }
@@ -115,5 +116,50 @@ fn read(spool: &Spool, segment: u32) {
         (Err(error), None) => error.to_string(),
     };
     let pause = spool.index.lock().read_in_part(segment, &found, Instant::now());
-    super::say_unreadable(segment, pause, &why);
+    say_unreadable(segment, pause, &why);
+}
+
+/// What is found when a spool is opened.
+#[derive(Default)]
+pub(super) struct Found {
+    index: Index,
+    /// Frames that are no records, by segment.
+    formless: BTreeMap<u32, u64>,
+    /// The version of a record that is of a newer program.
+    pub(super) newer: Option<u8>,
+}
+
+impl Replay for Found {
+    fn wanted(&mut self, sealed: u32) -> bool {
+        self.index.add_unread(sealed);
+        false
+    }
+
+    fn frame(&mut self, at: FrameAt, payload: &[u8]) {
+        match record::sent(payload) {
+            Ok(sent) => self.index.add(at, sent),
+            Err(RecordError::Version(version)) => self.newer = Some(version),
+            Err(RecordError::Form) => *self.formless.entry(at.segment).or_default() += 1,
+        }
+    }
+}
+
+impl Found {
+    /// How many envelopes stood in a damaged stretch nobody knows: it counts as one.
+    pub(super) fn into_index(self, recovery: &Recovery) -> Index {
+        let Self { mut index, formless: mut lost, .. } = self;
+        for damage in &recovery.quarantined {
+            *lost.entry(damage.segment).or_default() += 1;
+        }
+        for segment in &recovery.unreadable {
+            // Nobody knows whether it is damaged.
+            lost.remove(segment);
+            index.read_again(*segment);
+        }
+        for (segment, lost) in lost {
+            index.damaged(segment, lost);
+            say_lost(segment, lost, &"it is damaged; each stretch counts as one");
+        }
+        index
+    }
 }

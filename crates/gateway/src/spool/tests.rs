@@ -1,5 +1,6 @@
 //! The spool on a disk that fails on purpose.
 
+use bytes::Bytes;
 use poste_journal::{FaultyDisk, Group, Odds};
 use poste_service::readiness::Readiness;
 use poste_wire::{Envelope, Topic};
@@ -184,6 +185,7 @@ fn damage_that_a_start_finds_is_counted_too() {
     }
     let again = open_all(&disk);
     assert_eq!((again.metrics.lost.get(), again.spool.size().envelopes), (0, 7));
+    assert_eq!(again.metrics.damaged.get(), 1);
     drop(again);
     let mut again = open_all(&disk);
     assert_eq!(settle_all(&again.spool), 7);
@@ -432,10 +434,8 @@ fn a_disk_that_refuses_is_tried_until_it_takes_something() {
     assert_eq!(read_all(&again.spool), (0..20).map(|number| body(number, 300)).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_record_of_a_newer_program_is_not_thrown_away() {
-    let disk = FaultyDisk::new(7);
-    drop(open(&disk));
+/// Writes something that only a newer program knows, as the last or, `sealed`, as the last but one file.
+fn write_something_newer(disk: &FaultyDisk, sealed: bool) {
     let lock = DirectoryLock::acquire(Arc::new(disk.clone()), Path::new(DIR)).unwrap();
     let identity = Identity::open(&lock, "other").unwrap();
     let (mut journal, _) =
@@ -443,9 +443,28 @@ fn a_record_of_a_newer_program_is_not_thrown_away() {
     let mut group = Group::new();
     group.push(&[b"\x02something new"]).unwrap();
     journal.append(&mut group, 0).unwrap();
+    if sealed {
+        journal.seal(0).unwrap();
+    }
     journal.close().unwrap();
+}
+
+#[test]
+fn a_record_of_a_newer_program_is_not_thrown_away() {
+    let disk = FaultyDisk::new(7);
+    drop(open(&disk));
+    write_something_newer(&disk, false);
     let error = Spool::open(options(&disk, 1 << 20).0).unwrap_err();
     assert!(matches!(error, SpoolError::Version { version: 2, .. }), "{error}");
+
+    let disk = FaultyDisk::new(70);
+    drop(open(&disk));
+    write_something_newer(&disk, true);
+    let mut opened = open_all(&disk);
+    opened.writer.tidy();
+    assert_eq!((opened.spool.is_empty(), opened.metrics.unreadable.get()), (false, 1));
+    drop(opened);
+    assert!(disk.open(&segment_file(1)).is_ok());
 }
 
 #[test]

@@ -272,19 +272,41 @@ async fn it_hears_what_is_held_back_and_a_goodbye() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_refuses_of_the_spool_is_said_to_be_lost_and_what_has_no_quota_stays() {
-    use AppendOutcome::{OverQuota, Refused, Stored, Unavailable};
-    let outcomes = [Unavailable, Unavailable, Unavailable, Stored, Refused, OverQuota].into();
+async fn what_it_refuses_of_the_spool_is_said_to_be_lost_and_kept() {
+    use AppendOutcome::{Refused, Stored, Unavailable};
+    let outcomes = [Unavailable, Unavailable, Unavailable, Stored, Refused, Stored].into();
     let (stack, archive, _server) = start(Script { outcomes, ..Script::default() }).await;
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
     let batch: Vec<_> = (0..3).map(|_| envelope(TOPIC, 10)).collect();
     peer.post_confirmed(&batch).await;
     stack.counted("spool_lost_envelopes", "", 1).await;
+    stack.counted_down("spool_envelopes", 0).await;
+    assert_eq!(stack.metric("drained_envelopes", ""), 2);
+    let kept = stack.spool_files();
+    assert!(kept.len() == 1 && kept[0].extension().is_some_and(|kind| kind == "damaged"), "{kept:?}");
+    stack.end().await;
+    assert!(archive.0.lock().unwrap().said.contains(&Said::Goodbye), "nothing is held back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_quota_stays_in_the_spool_and_lets_the_rest_pass() {
+    use AppendOutcome::{OverQuota, Refused, Stored, Unavailable};
+    let outcomes = [Unavailable, Unavailable, Unavailable, OverQuota, Refused, Stored].into();
+    let (stack, archive, _server) = start(Script { outcomes, ..Script::default() }).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let batch: Vec<_> = (0..3).map(|_| envelope(TOPIC, 10)).collect();
+    peer.post_confirmed(&batch).await;
+    stack.counted("drained_envelopes", "", 1).await;
     stack.counted_down("spool_envelopes", 1).await;
-    assert_eq!(stack.metric("drained_envelopes", ""), 1);
+    assert_eq!((stack.metric("spool_damaged_files", ""), stack.metric("spool_lost_envelopes", "")), (1, 0));
+    // What is spooled now goes out although that one waits.
+    archive.0.lock().unwrap().outcomes = [Unavailable].into();
+    peer.post_confirmed(&[envelope(TOPIC, 10)]).await;
+    stack.counted("drained_envelopes", "", 2).await;
+    stack.counted_down("spool_envelopes", 1).await;
     // New ones go to the archive meanwhile.
     peer.post_confirmed(&[envelope(TOPIC, 10)]).await;
-    assert_eq!(stack.metric("spooled_envelopes", ""), 3);
+    assert_eq!(stack.metric("spooled_envelopes", ""), 4);
     stack.end().await;
     assert!(!archive.0.lock().unwrap().said.contains(&Said::Goodbye), "one is still held back");
 }
