@@ -67,9 +67,13 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
     async fn topic_keys(&self, key: &HashedPublicKey) -> Result<Option<TopicKeys>, StoreError>;
 
     /// The next owners who have registrations, in order of their hashed keys, behind `after`: at most `max`, and
-    /// fewer only at the end. It reads no device data, so that a million of them are walked in seconds.
-    async fn keys(&self, after: Option<&HashedPublicKey>, max: usize)
-    -> Result<Vec<OwnerTopics>, StoreError>;
+    /// fewer only at the end. It opens nothing that is sealed, so that a million of them are walked in seconds;
+    /// [`RegistrationStore::topic_keys`] gives the keys of one when a query comes.
+    async fn keys(
+        &self,
+        after: Option<&HashedPublicKey>,
+        max: usize,
+    ) -> Result<Vec<HashedPublicKey>, StoreError>;
 
     /// Notes that devices were reached at this time. To spare the disk a time is replaced only by one that is a day
     /// later or more. Devices without a registration are passed over.
@@ -112,15 +116,6 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
 
     /// Ends when everything handed over is durable. Later changes are refused with [`StoreError::Closed`].
     async fn close(&self) -> Result<(), StoreError>;
-}
-
-/// An owner with the keys of the query topics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnerTopics {
-    /// Who.
-    pub key: HashedPublicKey,
-    /// The keys of the owner's query topics.
-    pub topic_keys: TopicKeys,
 }
 
 /// What is forgotten: everything before these times, seconds since 1970. 0 forgets nothing.

@@ -37,8 +37,8 @@ use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
 use super::{
     AnswerId, Caps, Checkpoint, Claim, ClaimEnd, ClaimKey, Counts, DeviceId, Expired, MAX_ANSWER_BYTES,
-    MAX_DEVICE_DATA_BYTES, NewRegistration, OwnerState, OwnerTopics, Registered, Registration,
-    RegistrationStore, Retention, StoreError, TopicKeys,
+    MAX_DEVICE_DATA_BYTES, NewRegistration, OwnerState, Registered, Registration, RegistrationStore,
+    Retention, StoreError, TopicKeys,
 };
 use slots::{Keys, Slots};
 use writer::Writer;
@@ -176,7 +176,7 @@ impl RegistrationStore for RedbStore {
         &self,
         after: Option<&HashedPublicKey>,
         max: usize,
-    ) -> Result<Vec<OwnerTopics>, StoreError> {
+    ) -> Result<Vec<HashedPublicKey>, StoreError> {
         let after = after.copied();
         self.read(move |files| files.owners(after.as_ref(), max)).await
     }

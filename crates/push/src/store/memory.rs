@@ -9,8 +9,8 @@ use poste_wire::status::HashedPublicKey;
 
 use super::{
     AnswerId, Caps, Checkpoint, Claim, ClaimEnd, ClaimKey, Counts, DeviceId, Expired, MAX_ANSWER_BYTES,
-    MAX_DEVICE_DATA_BYTES, NewRegistration, OwnerState, OwnerTopics, Registered, Registration,
-    RegistrationStore, Retention, StoreError, TopicKeys,
+    MAX_DEVICE_DATA_BYTES, NewRegistration, OwnerState, Registered, Registration, RegistrationStore,
+    Retention, StoreError, TopicKeys,
 };
 
 const DAY_S: u64 = 24 * 60 * 60;
@@ -159,18 +159,13 @@ impl RegistrationStore for MemoryStore {
         &self,
         after: Option<&HashedPublicKey>,
         max: usize,
-    ) -> Result<Vec<OwnerTopics>, StoreError> {
+    ) -> Result<Vec<HashedPublicKey>, StoreError> {
         let state = self.state.lock();
-        let mut owners: BTreeMap<HashedPublicKey, TopicKeys> = BTreeMap::new();
-        for (id, device) in &state.devices {
-            if let Some((_, topic_keys)) = &device.live
-                && after.is_none_or(|after| id.key > *after)
-            {
-                owners.entry(id.key).or_insert_with(|| topic_keys.clone());
-            }
-        }
-        let owners = owners.into_iter().map(|(key, topic_keys)| OwnerTopics { key, topic_keys });
-        Ok(owners.take(max).collect())
+        let live = state.devices.iter().filter(|(_, device)| device.live.is_some()).map(|(id, _)| id.key);
+        let mut owners: Vec<_> = live.filter(|key| after.is_none_or(|after| key > after)).collect();
+        owners.dedup();
+        owners.truncate(max);
+        Ok(owners)
     }
 
     async fn note_successes(&self, devices: Vec<DeviceId>, at_unix_s: u64) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ use super::Files;
 use super::registrations::{DEVICE_DATA, ROWS, TOMBSTONES, all_of, corrupt, is_due_for_a_note};
 use super::row::{Row, behind_owner, device_key, owner_of};
 use super::seal::SealKey;
-use crate::store::{DeviceId, OwnerTopics, Registration, StoreError, TopicKeys};
+use crate::store::{DeviceId, Registration, StoreError, TopicKeys};
 
 impl Files {
     /// The highest version of a device.
@@ -62,23 +62,20 @@ impl Files {
         &self,
         after: Option<&HashedPublicKey>,
         max: usize,
-    ) -> Result<Vec<OwnerTopics>, StoreError> {
+    ) -> Result<Vec<HashedPublicKey>, StoreError> {
         let read = self.registrations.begin_read()?;
         let behind = after.map(behind_owner);
         let from = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut owners: Vec<OwnerTopics> = Vec::new();
+        let mut owners: Vec<HashedPublicKey> = Vec::new();
         for found in read.open_table(ROWS)?.range::<&[u8]>((from, Bound::Unbounded))? {
-            if owners.len() >= max {
-                break;
-            }
-            let (key, row) = found?;
-            let owner = owner_of(key.value()).ok_or_else(corrupt)?;
-            if owners.last().is_some_and(|last| last.key == owner) {
+            let owner = owner_of(found?.0.value()).ok_or_else(corrupt)?;
+            if owners.last() == Some(&owner) {
                 continue;
             }
-            if let Some(topic_keys) = self.topic_keys(key.value(), row.value())? {
-                owners.push(OwnerTopics { key: owner, topic_keys });
+            if owners.len() == max {
+                break;
             }
+            owners.push(owner);
         }
         Ok(owners)
     }

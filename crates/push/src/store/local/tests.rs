@@ -44,7 +44,11 @@ fn check_slots(store: &RedbStore) {
     }
     let slots = slots::count(files.keys.0.len().unwrap());
     for slot in (0..slots).filter(|slot| !used.contains(slot)) {
-        assert_eq!(*files.keys.read(slot).unwrap().as_bytes(), [0; 32], "a key lies in slot {slot}, without a row");
+        assert_eq!(
+            *files.keys.read(slot).unwrap().as_bytes(),
+            [0; 32],
+            "a key lies in slot {slot}, without a row"
+        );
     }
     let free = slots::free(&read);
     assert_eq!(free.len() + used.len(), slots as usize);

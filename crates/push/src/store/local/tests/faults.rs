@@ -118,7 +118,8 @@ async fn what_was_acknowledged_outlives_a_power_cut_under_load() {
             assert!(stored == version || stored == version + 1, "{version} was acknowledged, not {stored}");
             let registrations = store.registrations(&device.key).await.unwrap();
             assert_eq!(registrations.len(), usize::from(stored > 0));
-            let keys: Vec<ClaimKey> = claimed.keys().map(|id| claim_key(&id.to_be_bytes(), &device)).collect();
+            let keys: Vec<ClaimKey> =
+                claimed.keys().map(|id| claim_key(&id.to_be_bytes(), &device)).collect();
             let met = store.claim(keys, 9).await.unwrap();
             for (met, (message, is_ended)) in met.iter().zip(&claimed) {
                 let is_kept = *met == Claim::Sent || !is_ended && *met == Claim::Unknown;
@@ -175,7 +176,11 @@ async fn each_step(
             }
             assert!(is_interrupted || outcome.is_ok());
             drop(store);
-            if is_power_cut { disk.crash() } else { disk.kill() }
+            if is_power_cut {
+                disk.crash()
+            } else {
+                disk.kill()
+            }
             let store = reopened(&disk);
             check(&store, outcome.is_ok()).await;
             check_slots(&store);

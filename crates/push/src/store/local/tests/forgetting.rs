@@ -94,7 +94,6 @@ async fn forgets(
     assert_eq!(windows_that_open(dir.path(), &sealed), 0);
     check_slots(&store);
     drop(store);
-    assert_eq!(windows_that_open(dir.path(), &sealed), 0);
     let store = open_dir(dir.path(), Caps::default());
     assert_eq!(windows_that_open(dir.path(), &sealed), 0);
     check_slots(&store);

@@ -21,14 +21,16 @@ async fn what_was_acknowledged_outlives_a_kill() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let acknowledged = lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("done ")?.parse().ok());
+        let acknowledged =
+            lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("done ")?.parse().ok());
         version = acknowledged.take_while(|done| *done < version + 10 + round).last().unwrap_or(version);
         child.kill().unwrap();
         child.wait().unwrap();
         let store = open_dir(dir.path(), Caps::default());
         let stored = store.version(&device).await.unwrap().unwrap_or(0);
         assert!(stored >= version, "{version} was acknowledged, not {stored}");
-        let claims: Vec<_> = (1..=version).map(|message| claim_key(&message.to_be_bytes(), &device)).collect();
+        let claims: Vec<_> =
+            (1..=version).map(|message| claim_key(&message.to_be_bytes(), &device)).collect();
         let met = store.claim(claims, 2).await.unwrap();
         assert!(met.iter().all(|claim| matches!(claim, Claim::Sent | Claim::Unknown)), "{met:?}");
         check_slots(&store);
