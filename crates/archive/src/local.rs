@@ -301,7 +301,7 @@ impl ArchiveStore for LocalStore {
         let id = writer.clone();
         let report = move |shared: &Shared| {
             let now_ns = shared.unix_nanos();
-            shared.change_writers(|writers| Ok(((), writers.reports(&id, connection, held_back_ns, now_ns))))
+            shared.change_writers(|writers| Ok(((), writers.reports(&id, connection, held_back_ns, now_ns)?)))
         };
         self.long(report).await
     }
@@ -314,7 +314,7 @@ impl ArchiveStore for LocalStore {
     ) -> Result<(), StoreError> {
         let id = writer.clone();
         let leave = move |shared: &Shared| {
-            shared.change_writers(|writers| Ok(((), writers.left(&id, connection, goodbye))))
+            shared.change_writers(|writers| Ok(((), writers.left(&id, connection, goodbye)?)))
         };
         self.long(leave).await
     }

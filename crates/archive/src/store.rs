@@ -100,7 +100,7 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// that there is none. What an older connection of the same writer says is not heard.
     ///
     /// # Errors
-    /// As [`ArchiveStore::writer_connected`].
+    /// As [`ArchiveStore::writer_connected`]; [`StoreError::Displaced`] on an older connection.
     async fn writer_reports(
         &self,
         writer: &WriterId,
@@ -114,7 +114,7 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// connected, or what was believed before. So it is for every writer when the store is opened again.
     ///
     /// # Errors
-    /// As [`ArchiveStore::writer_connected`].
+    /// As [`ArchiveStore::writer_connected`]; [`StoreError::Displaced`] for a goodbye on an older connection.
     async fn writer_left(
         &self,
         writer: &WriterId,

@@ -55,6 +55,7 @@ pub(super) fn store_id_bytes(store_id: StoreId) -> Bytes {
 /// What a caller is told when the store did not answer.
 pub(super) fn status(error: &StoreError) -> Status {
     match error.kind() {
+        _ if matches!(error, StoreError::Displaced) => Status::aborted(error.to_string()),
         ErrorKind::Busy | ErrorKind::Unavailable => Status::unavailable(error.to_string()),
         ErrorKind::Full => Status::resource_exhausted(error.to_string()),
         ErrorKind::Corrupt => Status::data_loss(error.to_string()),

@@ -25,6 +25,9 @@ pub enum StoreError {
     /// The store was closed, or its writer ended.
     #[error("the store is closed")]
     Closed,
+    /// What a writer says on a connection that another of its connections has followed.
+    #[error("another connection of this writer has taken the place of this one")]
+    Displaced,
     /// The question makes no sense to a store.
     #[error("{0}")]
     Invalid(String),
@@ -59,7 +62,7 @@ impl StoreError {
             },
             Self::Corrupt(_) => ErrorKind::Corrupt,
             Self::Unreadable { .. } | Self::Closed => ErrorKind::Unavailable,
-            Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Displaced | Self::Invalid(_) => ErrorKind::Invalid,
         }
     }
 }

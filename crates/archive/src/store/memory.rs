@@ -166,7 +166,7 @@ impl ArchiveStore for MemoryStore {
         held_back_ns: Option<i64>,
     ) -> Result<(), StoreError> {
         let now_ns = Clock::system().unix_nanos();
-        self.state.write().writers.reports(writer, connection, held_back_ns, now_ns);
+        self.state.write().writers.reports(writer, connection, held_back_ns, now_ns)?;
         Ok(())
     }
 
@@ -176,7 +176,7 @@ impl ArchiveStore for MemoryStore {
         connection: Connection,
         goodbye: bool,
     ) -> Result<(), StoreError> {
-        self.state.write().writers.left(writer, connection, goodbye);
+        self.state.write().writers.left(writer, connection, goodbye)?;
         Ok(())
     }
 

@@ -129,18 +129,21 @@ impl Writers {
     ///
     /// What it holds back is durable too, or an archive that restarts would not wait for it; when it holds nothing
     /// back, only what comes from now on can be missing after it goes away.
+    ///
+    /// # Errors
+    /// [`StoreError::Displaced`]: it is not heard on this connection.
     pub fn reports(
         &mut self,
         id: &WriterId,
         connection: Connection,
         held_back_ns: Option<i64>,
         now_ns: i64,
-    ) -> bool {
+    ) -> Result<bool, StoreError> {
         /// So much later than before, and a later time is worth a write.
         const WORTH_A_WRITE_NS: i64 = 60_000_000_000;
         /// A report speaks of what was held back for 30 s; the other half is for clocks that differ.
         const UNREPORTED_NS: i64 = 60_000_000_000;
-        let Some(writer) = self.heard(id, connection) else { return false };
+        let writer = self.heard(id, connection).ok_or(StoreError::Displaced)?;
         writer.held_back_ns = held_back_ns;
         let unreported = now_ns.saturating_sub(UNREPORTED_NS);
         let since_ns = held_back_ns.map_or(unreported, |held_back| held_back.min(unreported));
@@ -149,18 +152,23 @@ impl Writers {
         if changed {
             writer.since_ns = since_ns;
         }
-        changed
+        Ok(changed)
     }
 
     /// A connection ends. Returns whether the durable part has changed.
-    pub fn left(&mut self, id: &WriterId, connection: Connection, goodbye: bool) -> bool {
-        let Some(writer) = self.heard(id, connection) else { return false };
+    ///
+    /// # Errors
+    /// [`StoreError::Displaced`] for a goodbye that is not heard on this connection.
+    pub fn left(&mut self, id: &WriterId, connection: Connection, goodbye: bool) -> Result<bool, StoreError> {
+        let Some(writer) = self.heard(id, connection) else {
+            return if goodbye { Err(StoreError::Displaced) } else { Ok(false) };
+        };
         if goodbye {
             self.writers.remove(id);
         } else {
             writer.connection = None;
         }
-        goodbye
+        Ok(goodbye)
     }
 
     /// Forgets a writer that is away. False when it is not known, or connected.
@@ -207,15 +215,15 @@ mod tests {
         let mut writers = Writers::default();
         let first = writers.connected(&id("a"), 100).unwrap();
         assert_eq!(writers.complete_until_ns(), None, "a writer that is there has said nothing yet");
-        writers.left(&id("a"), first, false);
+        writers.left(&id("a"), first, false).unwrap();
         assert_eq!(writers.complete_until_ns(), Some(100));
         let second = writers.connected(&id("a"), 500).unwrap();
         assert_eq!(writers.complete_until_ns(), Some(100), "it is back, but has not said what it holds");
-        writers.reports(&id("a"), second, Some(130), 510);
+        writers.reports(&id("a"), second, Some(130), 510).unwrap();
         assert_eq!(writers.complete_until_ns(), Some(130));
-        writers.reports(&id("a"), second, None, 520);
+        writers.reports(&id("a"), second, None, 520).unwrap();
         assert_eq!(writers.complete_until_ns(), None);
-        assert!(writers.left(&id("a"), second, true));
+        assert!(writers.left(&id("a"), second, true).unwrap());
         assert_eq!(writers, Writers { connections: 2, ..Writers::default() });
     }
 
@@ -224,15 +232,15 @@ mod tests {
         const SECOND: i64 = 1_000_000_000;
         let mut writers = Writers::default();
         let connection = writers.connected(&id("a"), 1000 * SECOND).unwrap();
-        assert!(writers.reports(&id("a"), connection, Some(400 * SECOND), 1010 * SECOND));
+        assert!(writers.reports(&id("a"), connection, Some(400 * SECOND), 1010 * SECOND).unwrap());
         let restored = |writers: &Writers| {
             Writers::restored(writers.durable().map(|(id, since)| (id.clone(), since)).collect::<Vec<_>>())
         };
         assert_eq!(restored(&writers).complete_until_ns(), Some(400 * SECOND));
         // Nothing held back for long: only what came shortly before, and comes from then on, can be missing.
-        assert!(writers.reports(&id("a"), connection, None, 1200 * SECOND));
+        assert!(writers.reports(&id("a"), connection, None, 1200 * SECOND).unwrap());
         assert_eq!(restored(&writers).complete_until_ns(), Some(1140 * SECOND));
-        assert!(!writers.reports(&id("a"), connection, None, 1201 * SECOND), "not worth a write");
+        assert!(!writers.reports(&id("a"), connection, None, 1201 * SECOND).unwrap(), "not worth a write");
     }
 
     #[test]
@@ -240,11 +248,13 @@ mod tests {
         let mut writers = Writers::default();
         let old = writers.connected(&id("a"), 100).unwrap();
         let new = writers.connected(&id("a"), 200).unwrap();
-        assert!(!writers.left(&id("a"), old, true), "its goodbye comes late");
+        let late = writers.left(&id("a"), old, true);
+        assert!(matches!(late, Err(StoreError::Displaced)), "its goodbye comes late");
         assert_eq!(writers.complete_until_ns(), Some(100), "it may have lost the connection before");
-        writers.reports(&id("a"), old, None, 210);
+        assert!(writers.reports(&id("a"), old, None, 210).is_err(), "and it learns that nobody hears it");
         assert_eq!(writers.complete_until_ns(), Some(100));
-        writers.left(&id("a"), new, false);
+        assert!(!writers.left(&id("a"), old, false).unwrap(), "its end is nothing new");
+        writers.left(&id("a"), new, false).unwrap();
         assert_eq!(writers.complete_until_ns(), Some(100));
     }
 
@@ -253,7 +263,7 @@ mod tests {
         let mut writers = Writers::default();
         let connection = writers.connected(&id("a"), 100).unwrap();
         assert!(!writers.forget(&id("a")) && !writers.forget(&id("b")));
-        writers.left(&id("a"), connection, false);
+        writers.left(&id("a"), connection, false).unwrap();
         assert!(writers.forget(&id("a")));
         assert_eq!((writers.complete_until_ns(), writers.all()), (None, Vec::new()));
     }

@@ -165,3 +165,26 @@ async fn a_quota_counts_only_for_what_would_be_stored() {
         assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
     }
 }
+
+/// Were it left open, its writer would go on believing that it is heard.
+#[tokio::test]
+async fn a_stream_whose_writer_is_heard_on_another_one_ends() {
+    let (archive, _) = Archive::in_memory().await;
+    let held_back = |oldest_ns| v1::append_request::Kind::HeldBack(v1::AppendHeldBack { oldest_ns });
+    let goodbye = v1::append_request::Kind::Goodbye(v1::AppendGoodbye {});
+    for last_words in [held_back(None), goodbye] {
+        let mut old = Writer::open(archive.client.clone()).await;
+        let mut new = Writer::open(archive.client.clone()).await;
+        let one = envelopes(0..1);
+        old.send(1, &one);
+        assert_eq!(old.ack().await.batch_id, 1, "what it sends is stored");
+        let Writer { requests, mut responses, .. } = old;
+        requests.unbounded_send(v1::AppendRequest { kind: Some(last_words) }).unwrap();
+        drop(requests);
+        let status = responses.message().await.unwrap_err();
+        assert_eq!(status.code(), Code::Aborted, "{status}");
+        new.requests.unbounded_send(v1::AppendRequest { kind: Some(held_back(Some(5))) }).unwrap();
+        new.send(2, &one);
+        assert_eq!(new.ack().await.batch_id, 2);
+    }
+}

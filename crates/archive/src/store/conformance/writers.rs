@@ -10,7 +10,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::{START, Turns, append, envelope, everything, new_record, one_page, seconds, turn};
-use crate::store::{ArchiveStore, Connection, WriterId, WriterStatus};
+use crate::store::{ArchiveStore, Connection, StoreError, WriterId, WriterStatus};
 
 /// The writers of a store as its trait describes them.
 #[derive(Default)]
@@ -66,11 +66,13 @@ impl ModelWriters {
             6 => {
                 // What an older connection says is not heard.
                 let Some((id, connection)) = self.old.pop() else { return };
-                if random.random() {
-                    store.writer_reports(&id, connection, Some(time_ns)).await.unwrap();
+                let goodbye: bool = random.random();
+                let heard = if random.random() {
+                    store.writer_reports(&id, connection, Some(time_ns)).await
                 } else {
-                    store.writer_left(&id, connection, random.random()).await.unwrap();
-                }
+                    store.writer_left(&id, connection, goodbye).await
+                };
+                assert!(matches!(heard, Ok(()) | Err(StoreError::Displaced)), "{heard:?}");
             }
             7..9 => {
                 let Some(connection) = connection else { return };
@@ -168,8 +170,11 @@ pub(crate) async fn writers_are_waited_for(store: Arc<dyn ArchiveStore>) {
     assert_eq!(complete_until_ns(store).await, Some(seconds(70)));
     let second = store.writer_connected(&a, seconds(200)).await.unwrap();
     assert_eq!(complete_until_ns(store).await, Some(seconds(70)), "it is back, but has not reported");
-    store.writer_reports(&a, first, None).await.unwrap();
-    store.writer_left(&a, first, true).await.unwrap();
+    let said = store.writer_reports(&a, first, None).await;
+    assert!(matches!(said, Err(StoreError::Displaced)), "{said:?}");
+    let said = store.writer_left(&a, first, true).await;
+    assert!(matches!(said, Err(StoreError::Displaced)), "{said:?}");
+    store.writer_left(&a, first, false).await.unwrap();
     assert_eq!(complete_until_ns(store).await, Some(seconds(70)), "an old connection is not heard");
     store.writer_reports(&a, second, None).await.unwrap();
     assert_eq!(complete_until_ns(store).await, None);
