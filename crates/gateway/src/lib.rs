@@ -124,7 +124,7 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
 
     let metrics = Metrics::new(&context.metrics.scope("gateway"));
     let (outbox, spooling) = outbox(&config, &context, &key, metrics.clone()).await?;
-    let mail = ArchiveMailServer::new(archive.clone(), Arc::clone(&outbox));
+    let mail = ArchiveMailServer::new(archive.clone(), Arc::clone(&outbox), metrics.clone());
     let adoption = Adoption {
         directories: config.adopt_spools.clone(),
         archive,

@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     envelopes_known: Counter,
     envelopes_out: Counter,
     mail_envelopes: Counter,
+    mail_below_floor: Counter,
+    mail_damaged: Counter,
     refused: Family<Reason, Counter>,
     archived: Family<Outcome, Counter>,
     mail_requests: Family<Outcome, Counter>,
@@ -101,6 +103,14 @@ impl Metrics {
             envelopes_known: counter("known_envelopes", "Envelopes received again"),
             envelopes_out: counter("relayed_envelopes", "Envelopes handed to peers"),
             mail_envelopes: counter("mail_envelopes", "Envelopes delivered as mail"),
+            mail_below_floor: counter(
+                "mail_below_floor",
+                "Pages of mail whose range reached below what the archive keeps",
+            ),
+            mail_damaged: counter(
+                "mail_damaged",
+                "Pages of mail whose range met damaged places of the archive, which may be gaps",
+            ),
             refused: scope.register("refused_envelopes", "Envelopes not taken, by reason", Family::default()),
             archived: scope.register(
                 "archived_envelopes",
@@ -171,6 +181,12 @@ impl Metrics {
             Stored::Unknown => "unknown",
         };
         self.archived.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A peer's page was answered by the archive: did it ask for what is retired, and is something damaged there?
+    pub(crate) fn page_answered(&self, below_floor: bool, damaged: bool) {
+        self.mail_below_floor.inc_by(below_floor.into());
+        self.mail_damaged.inc_by(damaged.into());
     }
 
     pub(crate) fn mail_request(&self, outcome: &'static str) {

@@ -126,7 +126,6 @@ impl Adoption {
                 return Ok(None);
             }
             let opened = Spool::open(options)?;
-            opened.0.look_through();
             // What there is must be known, or it would not be drained.
             opened.0.look_through();
             let store = own.for_spool(disk, &dir, Readiness::new().add("adopted"))?;

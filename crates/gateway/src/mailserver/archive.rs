@@ -16,6 +16,7 @@ use tracing::{debug, error};
 
 use super::outbox::{Outbox, OutboxSize};
 use super::{Delivered, DeliveryError, MailServer, Mailbox, QueueFull, Receipt};
+use crate::metrics::Metrics;
 use crate::node::MAX_MESSAGE_SIZE;
 use crate::spool::SPACE;
 
@@ -28,12 +29,13 @@ const NANOS: i64 = 1_000_000_000;
 pub(crate) struct ArchiveMailServer {
     outbox: Arc<Outbox>,
     archive: Target,
+    metrics: Metrics,
 }
 
 impl ArchiveMailServer {
     /// A mailserver on `archive`, whose outbox sends nothing before [`Self::run`].
-    pub(crate) fn new(archive: Target, outbox: Arc<Outbox>) -> Self {
-        Self { outbox, archive }
+    pub(crate) fn new(archive: Target, outbox: Arc<Outbox>, metrics: Metrics) -> Self {
+        Self { outbox, archive, metrics }
     }
 
     /// Moves envelopes into the archive until `stop`, then until none is left, or all are in the spool.
@@ -64,11 +66,14 @@ impl ArchiveMailServer {
         let mut delivered = Delivered::default();
         let mut cursor = request.cursor;
         let mut complete = true;
+        let (mut below_floor, mut damaged) = (false, false);
         loop {
             let wanted = request.limit as usize - delivered.count;
             // Before the question: what is handed over while it is answered may be missing from the answer.
             let held_back = self.outbox.held_back_ns();
             let page = self.query(question(request, wanted, cursor)).await?;
+            below_floor |= reaches_below_floor(&page, request, cursor);
+            damaged |= page.quarantined > 0;
             let until = held_back.into_iter().chain(page.complete_until_ns).min();
             complete &= until.is_none_or(|until| !reaches(&page, request, until));
             let records = page.records;
@@ -89,6 +94,7 @@ impl ArchiveMailServer {
             cursor = next;
             if cursor.is_none() || delivered.count >= request.limit as usize {
                 delivered.cursor = cursor;
+                self.metrics.page_answered(below_floor, damaged);
                 return if complete { Ok(delivered) } else { Err(DeliveryError::Incomplete) };
             }
         }
@@ -121,6 +127,12 @@ fn reaches(page: &QueryResponse, request: &ValidRequest, until_ns: i64) -> bool 
         None => i64::from(request.upper) * NANOS + (NANOS - 1),
     };
     end >= until_ns
+}
+
+/// Whether some of what a page was asked for has been retired.
+fn reaches_below_floor(page: &QueryResponse, request: &ValidRequest, cursor: Option<Cursor>) -> bool {
+    let from = cursor.map_or(request.lower, |cursor| cursor.sent.max(request.lower));
+    page.floor_ns.is_some_and(|floor_ns| i64::from(from) * NANOS < floor_ns)
 }
 
 fn question(request: &ValidRequest, wanted: usize, cursor: Option<Cursor>) -> QueryRequest {

@@ -189,7 +189,7 @@ async fn another_store_is_gone_on_with_when_a_setting_names_it() {
     stack.drained().await;
     assert_eq!(stack.store_fault(), None);
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
-    assert_eq!(peer.fetch_in_time(&everything()).await, [posted.clone()]);
+    assert_eq!(peer.fetch_in_time(&everything()).await, std::slice::from_ref(&posted));
     stack.halt_gateway().await;
     // From now on it is the known one.
     stack.start_gateway_with(|config| config.archive_store = None).await;

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 
 use crate::envelopes::{TOPIC, envelope, envelope_at, everything, mined, weak};
 use crate::peer::{Appearance, Peer, in_order};
-use crate::stack::{NOW, Stack};
+use crate::stack::{NOW, Stack, eventually};
 
 fn publisher(stack: &Stack) -> GatewayServiceClient<Channel> {
     poste_rpc::gateway::client(stack.grpc().channel())
@@ -105,17 +105,18 @@ async fn while_the_archive_is_away_publishing_promises_what_the_spool_holds() {
     stack.reaches_archive(true).await;
     stack.stop_archive().await;
     stack.reaches_archive(false).await;
-    let (one, large) = (envelope(TOPIC, 1000), envelope(TOPIC, 5_000));
+    let (one, large) = (envelope(TOPIC, 1000), envelope(TOPIC, 4_000));
     assert!(!publish(&stack, &one, None).await.unwrap().duplicate);
-    // This one fits neither, and the next is not even taken.
+    // This one does not fit, which is known after a while, and the next is not even taken.
     let status = publish(&stack, &large, None).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(
         publish(&stack, &envelope(TOPIC, 10), None).await.unwrap_err().code(),
         Code::ResourceExhausted
     );
-    // It waits, though, and asking again after the return is a promise.
+    // Peers have it, though, and asking again after the return is a promise.
     stack.start_archive().await;
+    eventually("the spool to have room", || stack.spool_fault().is_none()).await;
     let response = publish(&stack, &large, None).await.unwrap();
     assert!(response.duplicate);
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use poste_gateway::GatewayConfig;
 use poste_rpc::archive::v1::archive_service_server::ArchiveService;
 use poste_rpc::archive::v1::{
     AppendAck, AppendOpened, AppendOutcome, AppendRequest, AppendResponse, AppendResult, LookupRequest,
@@ -15,6 +16,7 @@ use poste_rpc::archive::v1::{
     TailResponse, append_request, append_response,
 };
 use poste_rpc::server::{Running, Server};
+use poste_service::config::ByteSize;
 use poste_wire::mail::{MailRequest, MailRequestPacket};
 use poste_wire::packet::Completion;
 use poste_wire::{Dialect, Envelope};
@@ -147,6 +149,10 @@ impl ArchiveService for Strange {
 
 /// A gateway on a scripted archive.
 async fn start(script: Script) -> (Stack, Strange, Running) {
+    start_with(script, |_| {}).await
+}
+
+async fn start_with(script: Script, change: impl FnOnce(&mut GatewayConfig)) -> (Stack, Strange, Running) {
     let archive = Strange(Arc::new(Mutex::new(script)));
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let server = Server::new(std::time::Duration::from_millis(100))
@@ -155,7 +161,11 @@ async fn start(script: Script) -> (Stack, Strange, Running) {
         .await
         .unwrap();
     let address = server.local_address();
-    let stack = Stack::with(|config| config.archive = format!("http://{address}")).await;
+    let stack = Stack::with(|config| {
+        config.archive = format!("http://{address}");
+        change(config);
+    })
+    .await;
     stack.reaches_archive(true).await;
     (stack, archive, server)
 }
@@ -357,5 +367,76 @@ async fn a_page_past_what_is_complete_is_delivered_and_fails() {
         }
     }
     assert_eq!(stack.metric("mail_requests", "outcome=\"incomplete\""), 3);
+    stack.end().await;
+}
+
+/// Peers have no word for it, so the operator has to see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_below_the_floor_and_over_damage_are_counted() {
+    let floor = |second: i64| Some((i64::from(NOW) + second) * 1_000_000_000);
+    let page = |floor_ns: Option<i64>, quarantined: u64| {
+        let store_id = Bytes::from_static(b"a store");
+        Ok(QueryResponse { store_id, floor_ns, quarantined, ..QueryResponse::default() })
+    };
+    let going_on = |page: Result<QueryResponse, Status>, sent: u32| {
+        let id = Bytes::from_static(&[1; 32]);
+        page.map(|page| QueryResponse {
+            next: Some(Position { time_ns: i64::from(sent) * 1_000_000_000, id }),
+            ..page
+        })
+    };
+    let request = MailRequest::between(NOW - 100, NOW);
+    let cases = [
+        (vec![page(None, 0)], (0, 0)),
+        (vec![page(floor(-100), 0)], (0, 0)),
+        (vec![page(floor(-99), 0)], (1, 0)),
+        (vec![page(floor(-200), 2)], (0, 1)),
+        // One page of the peer, however many the archive makes of it.
+        (vec![going_on(page(floor(-50), 1), NOW - 40), page(floor(-50), 1)], (1, 1)),
+        // From where it goes on nothing is below.
+        (vec![going_on(page(floor(-200), 0), NOW - 40), page(floor(-50), 0)], (0, 0)),
+    ];
+    let pages = cases.iter().flat_map(|(pages, _)| pages.clone()).collect();
+    let (stack, _archive, _server) = start(Script { pages, ..Script::default() }).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let counted = || (stack.metric("mail_below_floor", ""), stack.metric("mail_damaged", ""));
+    for (pages, (below_floor, damaged)) in &cases {
+        let before = counted();
+        assert!(matches!(peer.page(&request).await, (_, Completion::Done { .. })), "{pages:?}");
+        assert_eq!(counted(), (before.0 + below_floor, before.1 + damaged), "{pages:?}");
+    }
+    stack.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_has_no_quota_for_may_be_sent_again_and_costs_the_peer_nothing() {
+    use AppendOutcome::{OverQuota, Refused, Stored};
+    let outcomes = [OverQuota, OverQuota, Stored, Refused].into();
+    let script = Script { outcomes, ..Script::default() };
+    let quota = ByteSize(100_000);
+    let (stack, archive, _server) = start_with(script, |config| config.peer_quota_large = quota).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    // Its quota is enough for one of these.
+    let large = envelope(TOPIC, 70_000);
+    for refused in [true, true, false, false] {
+        let batch = peer.post(std::slice::from_ref(&large)).await;
+        let faults = peer.confirmation(batch).await;
+        assert_eq!(faults.len(), usize::from(refused), "{faults:?}");
+        for fault in faults {
+            assert!(
+                fault.description.starts_with("archive takes no more envelopes of this size"),
+                "{fault:?}"
+            );
+        }
+    }
+    let never = envelope(TOPIC, 10);
+    for _ in 0..2 {
+        let batch = peer.post(std::slice::from_ref(&never)).await;
+        assert_eq!(peer.confirmation(batch).await[0].description, "archive cannot store this envelope");
+    }
+    assert_eq!(archive.0.lock().unwrap().received, 4, "what is stored or refused for good is not sent again");
+    let counts = ["over_quota", "stored", "refused"]
+        .map(|outcome| stack.metric("archived_envelopes", &format!("outcome=\"{outcome}\"")));
+    assert_eq!(counts, [2, 1, 1]);
     stack.end().await;
 }
