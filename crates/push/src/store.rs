@@ -79,9 +79,9 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
     /// later or more. Devices without a registration are passed over.
     async fn note_successes(&self, devices: Vec<DeviceId>, at_unix_s: u64) -> Result<(), StoreError>;
 
-    /// Claims the right to notify, for each key in order: [`Claim::Won`] is answered at most once for a key unless
-    /// the claim ends as [`ClaimEnd::Refused`] or expires. Between a restart and a claim that was open before it, the
-    /// claim becomes [`Claim::Unknown`].
+    /// Claims the right to notify, for each key in order. [`Claim::Won`] is answered at most once for a key, unless
+    /// the claim ends as [`ClaimEnd::Refused`] or expires. A claim that is open when the store is opened again
+    /// becomes [`Claim::Unknown`].
     async fn claim(&self, claims: Vec<ClaimKey>, at_unix_s: u64) -> Result<Vec<Claim>, StoreError>;
 
     /// Ends claims and, in the same transaction, remembers an answer, replacing an earlier one of the same id. Keys
