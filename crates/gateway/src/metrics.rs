@@ -109,7 +109,7 @@ impl Metrics {
             ),
             mail_damaged: counter(
                 "mail_damaged",
-                "Pages of mail whose range met damaged places of the archive, which may be gaps",
+                "Pages of mail from an archive that has damaged places, which may be gaps in them",
             ),
             refused: scope.register("refused_envelopes", "Envelopes not taken, by reason", Family::default()),
             archived: scope.register(
@@ -183,7 +183,7 @@ impl Metrics {
         self.archived.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A peer's page was answered by the archive: did it ask for what is retired, and is something damaged there?
+    /// A peer's page was answered by the archive: did it ask for what is retired, and may damage have made gaps in it?
     pub(crate) fn page_answered(&self, below_floor: bool, damaged: bool) {
         self.mail_below_floor.inc_by(below_floor.into());
         self.mail_damaged.inc_by(damaged.into());
