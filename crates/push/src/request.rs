@@ -1,0 +1,278 @@
+//! Requests for notifications: looks up each device, compares tokens, filters, claims what is left, hands it to the
+//! provider, and reports what came of each.
+//!
+//! What a report says of an entry, and whether its device is notified:
+//!
+//! | found | report | notified |
+//! |---|---|---|
+//! | a type that is none of ours | none | no |
+//! | no such device | NOT_REGISTERED | no |
+//! | another token | WRONG_TOKEN | no |
+//! | not wanted by the receiver | success | no |
+//! | claimed before, and sent then | success | no |
+//! | claimed before, and nobody knows | failure without a reason | no |
+//! | being sent for another request | none: that one gets the report | no |
+//! | claimed now; the provider took it | success | yes |
+//! | claimed now; surely not sent, or the request is too old to be of use | INTERNAL_ERROR | no |
+//! | claimed now; nobody knows | failure without a reason | perhaps |
+//! | the store failed | failure without a reason | no |
+
+mod deliver;
+mod filter;
+mod notification;
+mod pace;
+
+use std::time::Duration;
+
+use poste_wire::status::proto::push_notification::PushNotificationType;
+use poste_wire::status::proto::push_notification_report::ErrorType;
+use poste_wire::status::proto::{
+    PushNotification, PushNotificationReport, PushNotificationRequest, PushNotificationResponse,
+};
+use poste_wire::status::{AccessToken, ApplicationMessage, HashedPublicKey, InstallationId, PushMessage};
+
+use crate::device::Device;
+use crate::server::{Decision, PushServer, Unanswered};
+use crate::store::{AnswerId, ClaimEnd, ClaimKey, DeviceId, Registration};
+use deliver::{Deliveries, Delivery};
+
+pub(crate) use pace::Pace;
+use pace::Started;
+
+/// An entry of a request: what it asks for, and of whom.
+struct Entry {
+    kind: PushNotificationType,
+    /// None if no device can be called so.
+    device: Option<DeviceId>,
+    asked: PushNotification,
+}
+
+/// What is found about an entry without asking anybody else.
+enum Found {
+    NotRegistered,
+    WrongToken,
+    Filtered,
+    Wanted,
+    /// The store failed.
+    Nothing,
+}
+
+/// What the sender is told of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Report {
+    NotRegistered,
+    WrongToken,
+    Filtered,
+    Delivery(Delivery),
+    StoreFailed,
+}
+
+impl PushServer {
+    pub(crate) async fn request(
+        &self,
+        message: ApplicationMessage,
+        made_at: Duration,
+        now: Duration,
+    ) -> Decision {
+        let request =
+            PushNotificationRequest::read(message.payload.clone()).map_err(|_| Unanswered::Unreadable)?;
+        if request.message_id.is_empty() {
+            return Err(Unanswered::NoMessageId);
+        }
+        // The same for every way in which this request can be signed and encoded.
+        let id = AnswerId(message.dedupe_key().0);
+        if let Some(answer) = self.remembered(&id).await {
+            self.metrics.answers_repeated.inc();
+            return Ok(answer);
+        }
+
+        let started = Started::now();
+        let entries: Vec<Entry> = request.requests.into_iter().filter_map(Entry::read).collect();
+        let rows = self.rows(&entries).await;
+        let mut deliveries = Deliveries::new(&request.message_id);
+        let mut found = Vec::with_capacity(entries.len());
+        for (entry, row) in entries.iter().zip(rows) {
+            found.push(self.judge(entry, row, now, &mut deliveries));
+        }
+        let delivered = if deliveries.is_empty() {
+            if found.iter().any(|found| matches!(found, Found::Filtered)) {
+                // Who is filtered must not learn that from an early answer.
+                self.pace.wait(started).await;
+            }
+            Ok(deliveries.none())
+        } else {
+            let age = now.saturating_sub(made_at);
+            let delivered = self.deliver(deliveries, age, now).await;
+            self.pace.note(started);
+            delivered
+        };
+        let Ok(delivered) = delivered else { return Err(Unanswered::InProgress) };
+
+        let reported: Vec<(&Entry, Report)> = entries
+            .iter()
+            .zip(found)
+            .filter_map(|(entry, found)| {
+                let report = match found {
+                    Found::NotRegistered => Report::NotRegistered,
+                    Found::WrongToken => Report::WrongToken,
+                    Found::Filtered => Report::Filtered,
+                    Found::Nothing => Report::StoreFailed,
+                    Found::Wanted => Report::Delivery(delivered.of(entry.device.as_ref()?)?),
+                };
+                Some((entry, report))
+            })
+            .collect();
+        let is_final = delivered.is_complete && reported.iter().all(|(_, report)| report.is_final());
+        let is_worth_it = reported.iter().any(|(_, report)| report.is_of_known_token());
+        let reports = reported.into_iter().map(|(entry, report)| self.report(entry, report)).collect();
+        let answer = PushNotificationResponse { message_id: request.message_id, reports }.write();
+        let remember = (is_final && is_worth_it).then(|| (id, answer.clone()));
+        self.end(delivered.ends, remember, now).await;
+        self.note_reached(delivered.reached, now).await;
+        Ok(answer)
+    }
+
+    async fn remembered(&self, id: &AnswerId) -> Option<Vec<u8>> {
+        match self.store.answer(id).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // Claims keep the devices from being notified twice.
+                self.store_failed(&error);
+                None
+            }
+        }
+    }
+
+    /// For each entry the row of its device, or none if the store failed.
+    async fn rows(&self, entries: &[Entry]) -> Vec<Option<Option<Registration>>> {
+        let devices: Vec<_> = entries.iter().filter_map(|entry| entry.device.clone()).collect();
+        let rows = if devices.is_empty() { Ok(Vec::new()) } else { self.store.find(devices).await };
+        match rows {
+            Ok(rows) => {
+                let mut rows = rows.into_iter();
+                let row_of = |entry: &Entry| Some(entry.device.as_ref().and_then(|_| rows.next().flatten()));
+                entries.iter().map(row_of).collect()
+            }
+            Err(error) => {
+                self.store_failed(&error);
+                entries.iter().map(|_| None).collect()
+            }
+        }
+    }
+
+    fn judge(
+        &self,
+        entry: &Entry,
+        row: Option<Option<Registration>>,
+        now: Duration,
+        deliveries: &mut Deliveries,
+    ) -> Found {
+        let Some(row) = row else { return Found::Nothing };
+        let Some(row) = row else { return Found::NotRegistered };
+        let Some(Device { registration, .. }) = Device::read(&row.data) else { return Found::NotRegistered };
+        let token = AccessToken::uuid(&registration.access_token);
+        if !token.is_ok_and(|token| token.matches(&entry.asked.access_token)) {
+            return Found::WrongToken;
+        }
+        if let Some(why) =
+            filter::reason(entry.kind, &entry.asked, &registration, self.settings.honour_enabled)
+        {
+            self.metrics.report(why);
+            return Found::Filtered;
+        }
+        deliveries.add(&row, || notification::build(entry.kind, &entry.asked, &row, &registration, now));
+        Found::Wanted
+    }
+
+    fn report(&self, entry: &Entry, report: Report) -> PushNotificationReport {
+        if let Some(label) = report.label() {
+            self.metrics.report(label);
+        }
+        PushNotificationReport {
+            success: matches!(
+                report,
+                Report::Filtered | Report::Delivery(Delivery::Sent | Delivery::SentBefore)
+            ),
+            error: report.error().into(),
+            public_key: entry.asked.public_key.clone(),
+            installation_id: entry.asked.installation_id.clone(),
+        }
+    }
+
+    /// Ends the claims and remembers the answer, in one step.
+    async fn end(
+        &self,
+        ends: Vec<(ClaimKey, ClaimEnd)>,
+        remember: Option<(AnswerId, Vec<u8>)>,
+        now: Duration,
+    ) {
+        if ends.is_empty() && remember.is_none() {
+            return;
+        }
+        if let Err(error) = self.store.finish(ends, remember, now.as_secs()).await {
+            // What was claimed stays so, and is unknown after a restart. This answer is still true.
+            self.store_failed(&error);
+        }
+    }
+
+    async fn note_reached(&self, devices: Vec<DeviceId>, now: Duration) {
+        if !devices.is_empty()
+            && let Err(error) = self.store.note_successes(devices, now.as_secs()).await
+        {
+            self.store_failed(&error);
+        }
+    }
+}
+
+impl Entry {
+    /// None for types that no notification has here.
+    fn read(asked: PushNotification) -> Option<Self> {
+        let kind = PushNotificationType::try_from(asked.r#type).ok()?;
+        if kind == PushNotificationType::UnknownPushNotificationType {
+            return None;
+        }
+        let key = HashedPublicKey::try_from(&asked.public_key[..]).ok();
+        let installation = InstallationId::any(&asked.installation_id).ok();
+        let device = key.zip(installation).map(|(key, installation)| DeviceId { key, installation });
+        Some(Self { kind, device, asked })
+    }
+}
+
+impl Report {
+    fn error(self) -> ErrorType {
+        match self {
+            Self::NotRegistered => ErrorType::NotRegistered,
+            Self::WrongToken => ErrorType::WrongToken,
+            Self::Delivery(Delivery::Refused | Delivery::TooOld) => ErrorType::InternalError,
+            Self::Filtered | Self::Delivery(_) | Self::StoreFailed => ErrorType::UnknownErrorType,
+        }
+    }
+
+    /// The answer would be the same another time, as far as this entry goes.
+    fn is_final(self) -> bool {
+        !matches!(
+            self,
+            Self::StoreFailed | Self::Delivery(Delivery::Refused | Delivery::TooOld | Delivery::Unclaimed)
+        )
+    }
+
+    /// An answer without such an entry is not worth a place on disk: anybody could fill it, and looking again gives
+    /// what is true by then.
+    fn is_of_known_token(self) -> bool {
+        matches!(self, Self::Filtered | Self::Delivery(_))
+    }
+
+    /// Filtered ones are counted by their reasons.
+    fn label(self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotRegistered => "not_registered",
+            Self::WrongToken => "wrong_token",
+            Self::Filtered => return None,
+            Self::StoreFailed => "store_failed",
+            Self::Delivery(delivery) => delivery.label(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

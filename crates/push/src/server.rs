@@ -1,0 +1,314 @@
+//! What the server does with each message: opens it, joins its segments, finds out who signed it, and hands it to the
+//! step of the protocol that its kind names. Answers go out through a [`Publisher`].
+//!
+//! ```text
+//! topic, data ── open ──► [segments] ──► [secure transport] ──► message ──► registration │ query │ request ──► answer
+//! ```
+//!
+//! Messages come from strangers: whatever cannot be read is dropped and counted, never answered.
+
+mod open;
+mod segments;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use poste_codec::{PublicKey, SecretKey};
+use poste_provider::{NotificationKey, PushProvider};
+use poste_wire::Topic;
+use poste_wire::status::segment::ReassemblyBounds;
+use poste_wire::status::{ApplicationMessage, MessageType, TopicName};
+use rand::Rng;
+
+use crate::answer::{Answer, AnswerKind, PublishError, Publisher};
+use crate::metrics::Metrics;
+use crate::request::Pace;
+use crate::store::{RegistrationStore, StoreError};
+use crate::topics::{Derivations, QueryTopics, TopicFeed};
+use crate::turns::Turns;
+pub(crate) use open::compute;
+use open::{Channel, Opened};
+use segments::Segments;
+
+/// How a push server decides where the specification leaves it free, and its bounds.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Devices may be named by any text of 1 to 128 bytes, as the specification has it. False: by UUIDs only, as all
+    /// known clients do.
+    pub any_installation_id: bool,
+    /// A registration with `enabled` unset is notified of nothing. False: the field is ignored, as deployed servers do;
+    /// some clients leave it unset.
+    pub honour_enabled: bool,
+    /// Requests that were made longer ago are answered, but notify nobody. 5 min.
+    pub max_request_age: Duration,
+    /// How much is kept of messages of which segments are missing.
+    pub reassembly: ReassemblyBounds,
+    /// Derivations of topic keys at once, each tens of milliseconds of one core. 2.
+    pub derivations: usize,
+    /// First registrations of an owner that may wait for that; more get INTERNAL_ERROR. 256.
+    pub waiting_derivations: usize,
+    /// Bytes of the longest answer to a query; devices that do not fit are left out. 1 MiB.
+    pub max_query_answer_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            any_installation_id: false,
+            honour_enabled: false,
+            max_request_age: Duration::from_secs(300),
+            reassembly: ReassemblyBounds::default(),
+            derivations: 2,
+            waiting_derivations: 256,
+            max_query_answer_bytes: 1024 * 1024,
+        }
+    }
+}
+
+/// What a server is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The key that clients know it by.
+    pub identity: SecretKey,
+    /// Keeps its state.
+    pub store: Arc<dyn RegistrationStore>,
+    /// Makes devices ring.
+    pub provider: Arc<dyn PushProvider>,
+    /// The key under which the provider marks notifications.
+    pub notification_key: NotificationKey,
+    /// Brings its answers to the network.
+    pub publisher: Arc<dyn Publisher>,
+    /// Is told which topics it listens to.
+    pub feed: Arc<dyn TopicFeed>,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+/// One message as it came.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// The envelope's topic.
+    pub topic: Topic,
+    /// The envelope's data.
+    pub data: Bytes,
+    /// When the envelope was made, since 1970.
+    pub made_at: Duration,
+    /// Its place in the stream: see [`PushServer::checkpoint`].
+    pub position: u64,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Handled {
+    /// An answer was published.
+    Answered(AnswerKind),
+    /// Nobody gets an answer, and why.
+    Unanswered(Unanswered),
+}
+
+/// Why a message was not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unanswered {
+    /// None of our keys opens it, or none of our topics is its topic.
+    NotForUs,
+    /// A segment of a message of which others are missing.
+    Segment,
+    /// A segment that cannot be, or is not wanted.
+    BadSegment,
+    /// What was opened is no application message, or names no signer.
+    NoMessage,
+    /// A kind of message that is nothing to a server, or has no place on this topic.
+    OtherKind,
+    /// A registration that its signer did not seal for us.
+    Unsealed,
+    /// A query or a request that cannot be read, or is beyond what anybody needs.
+    Unreadable,
+    /// A query about nobody whom we know; silence does not tell that we listen.
+    NothingKnown,
+    /// A request without a message id.
+    NoMessageId,
+    /// A request all of whose notifications are being sent for another copy of it, which gets the answer.
+    InProgress,
+    /// The store did not answer.
+    StoreFailed,
+}
+
+impl Unanswered {
+    fn label(self) -> &'static str {
+        match self {
+            Self::NotForUs => "not_for_us",
+            Self::Segment => "segment",
+            Self::BadSegment => "bad_segment",
+            Self::NoMessage => "no_message",
+            Self::OtherKind => "other_kind",
+            Self::Unsealed => "unsealed",
+            Self::Unreadable => "unreadable",
+            Self::NothingKnown => "nothing_known",
+            Self::NoMessageId => "no_message_id",
+            Self::InProgress => "in_progress",
+            Self::StoreFailed => "store_failed",
+        }
+    }
+}
+
+/// What a step of the protocol decides: the payload of the answer, or that there is none.
+pub(crate) type Decision = Result<Vec<u8>, Unanswered>;
+
+/// The server without its surroundings. Messages may be handled side by side.
+#[derive(Debug)]
+pub struct PushServer {
+    pub(crate) identity: SecretKey,
+    pub(crate) public: PublicKey,
+    own_topics: [Topic; 2],
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn RegistrationStore>,
+    pub(crate) provider: Arc<dyn PushProvider>,
+    pub(crate) notification_key: NotificationKey,
+    publisher: Arc<dyn Publisher>,
+    pub(crate) topics: QueryTopics,
+    pub(crate) derivations: Derivations,
+    pub(crate) turns: Turns,
+    pub(crate) pace: Pace,
+    segments: Segments,
+    pub(crate) metrics: Metrics,
+}
+
+impl PushServer {
+    /// Reads from the store whose query topics to listen to. The feed is told of changes only: open it with
+    /// [`Self::topics`] before the first message is handled.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(parts: Parts, settings: Settings) -> Result<Self, StoreError> {
+        let topics = QueryTopics::new(parts.feed);
+        let owners = topics.load(parts.store.as_ref()).await?;
+        parts.metrics.owners.set(i64::try_from(owners).unwrap_or(i64::MAX));
+        let public = parts.identity.public();
+        Ok(Self {
+            own_topics: [TopicName::personal(&public).topic(), TopicName::partitioned(&public).topic()],
+            public,
+            identity: parts.identity,
+            store: parts.store,
+            provider: parts.provider,
+            notification_key: parts.notification_key,
+            publisher: parts.publisher,
+            topics,
+            derivations: Derivations::new(settings.derivations, settings.waiting_derivations),
+            turns: Turns::default(),
+            pace: Pace::default(),
+            segments: Segments::new(settings.reassembly),
+            metrics: parts.metrics,
+            settings,
+        })
+    }
+
+    /// All topics that are listened to now: the server's own two, then those of the queries.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Topic> {
+        [self.own_topics.to_vec(), self.topics.all()].concat()
+    }
+
+    /// Whether messages of this topic are wanted.
+    #[must_use]
+    pub fn wants(&self, topic: Topic) -> bool {
+        self.own_topics.contains(&topic) || self.topics.has(topic)
+    }
+
+    /// How far the stream is dealt with once all messages up to `position` were handled: not beyond what is kept in
+    /// memory only. Whoever reads on from there after a restart misses nothing.
+    #[must_use]
+    pub fn checkpoint(&self, position: u64) -> u64 {
+        position.min(self.segments.lowest_position().saturating_sub(1))
+    }
+
+    /// Deals with one message at this time, since 1970, the answer included.
+    ///
+    /// A message that was not handled to the end (an error, a dropped future, a crash) has to be handled again: read on
+    /// from the [`checkpoint`](Self::checkpoint). Nobody is notified twice by that, and the answer tells what is known.
+    /// A dropped future leaves its claims open, which are *unknown* after the next start.
+    ///
+    /// # Errors
+    /// When the answer could not be published.
+    pub async fn handle(&self, incoming: Incoming, now: Duration) -> Result<Handled, PublishError> {
+        let made_at = incoming.made_at;
+        let handled = match self.open(incoming, now).await {
+            Ok(opened) => self.answer(opened, made_at, now).await,
+            Err(why) => Ok(Handled::Unanswered(why)),
+        };
+        let outcome = match handled {
+            Ok(Handled::Answered(kind)) => kind.label(),
+            Ok(Handled::Unanswered(why)) => why.label(),
+            Err(_) => "unpublished",
+        };
+        self.metrics.message(outcome);
+        handled
+    }
+
+    async fn answer(
+        &self,
+        opened: Opened,
+        made_at: Duration,
+        now: Duration,
+    ) -> Result<Handled, PublishError> {
+        let Opened { channel, message, hold } = opened;
+        let handled = match message {
+            Ok(message) => {
+                let signer = message.signer;
+                match self.decide(channel, message, made_at, now).await {
+                    Ok((kind, payload)) => {
+                        self.publish(kind, &signer, payload).await?;
+                        Handled::Answered(kind)
+                    }
+                    Err(why) => Handled::Unanswered(why),
+                }
+            }
+            Err(why) => Handled::Unanswered(why),
+        };
+        if let Some(hold) = hold {
+            self.segments.release(&hold);
+        }
+        Ok(handled)
+    }
+
+    /// The step of the protocol that the message's kind names, and what it decides.
+    async fn decide(
+        &self,
+        channel: Channel,
+        message: ApplicationMessage,
+        made_at: Duration,
+        now: Duration,
+    ) -> Result<(AnswerKind, Vec<u8>), Unanswered> {
+        match (message.message_type(), channel) {
+            (Some(MessageType::PushNotificationRegistration), Channel::Own) => {
+                Ok((AnswerKind::Registration, self.registration(message, now).await?))
+            }
+            (Some(MessageType::PushNotificationQuery), _) => {
+                Ok((AnswerKind::Query, self.query(&message).await?))
+            }
+            (Some(MessageType::PushNotificationRequest), Channel::Own) => {
+                Ok((AnswerKind::Request, self.request(message, made_at, now).await?))
+            }
+            _ => Err(Unanswered::OtherKind),
+        }
+    }
+
+    async fn publish(&self, kind: AnswerKind, to: &PublicKey, payload: Vec<u8>) -> Result<(), PublishError> {
+        let sealed = Answer::seal(&self.identity, to, kind, payload, |bytes| rand::rng().fill_bytes(bytes));
+        let published = match sealed {
+            Ok(answer) => self.publisher.publish(answer).await,
+            Err(error) => Err(PublishError(error.to_string())),
+        };
+        self.metrics.answer(kind, published.is_ok());
+        published
+    }
+
+    /// Counts a failure of the store and logs it, for callers who go on without its answer.
+    pub(crate) fn store_failed(&self, error: &StoreError) {
+        self.metrics.store_failures.inc();
+        tracing::error!(%error, "the store of registrations failed");
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,47 @@
+//! What is done without a message: forgetting on an operator's word, and for age.
+
+use poste_wire::status::HashedPublicKey;
+
+use crate::server::PushServer;
+use crate::store::{DeviceId, Expired, Retention, StoreError};
+
+impl PushServer {
+    /// Forgets all registrations of an owner, and says how many there were. Their versions are kept, so that messages
+    /// of the past do not bring them back.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget_owner(&self, owner: &HashedPublicKey) -> Result<usize, StoreError> {
+        let _turn = self.turns.take(*owner).await;
+        let mut forgotten = 0;
+        for row in self.store.registrations(owner).await.inspect_err(|error| self.store_failed(error))? {
+            forgotten += usize::from(self.forget_in_turn(&row.device, None).await?);
+        }
+        Ok(forgotten)
+    }
+
+    /// Forgets one registration, and says whether there was one. Its version is kept.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget_device(&self, device: &DeviceId) -> Result<bool, StoreError> {
+        let _turn = self.turns.take(device.key).await;
+        self.forget_in_turn(device, None).await
+    }
+
+    /// Forgets a piece of what is older than its retention, as [`crate::store::RegistrationStore::expire`] does, and
+    /// leaves the topics of owners who have nothing left.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn expire(&self, retention: &Retention, budget: usize) -> Result<Expired, StoreError> {
+        let expired = self.store.expire(retention, budget).await;
+        let expired = expired.inspect_err(|error| self.store_failed(error))?;
+        self.metrics.devices_forgotten.inc_by(expired.registrations.len() as u64);
+        for device in &expired.registrations {
+            let _turn = self.turns.take(device.key).await;
+            self.leave_unless_registered(device.key).await;
+        }
+        Ok(expired)
+    }
+}
