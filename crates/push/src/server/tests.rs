@@ -3,6 +3,7 @@
 
 mod bad_input;
 pub(crate) mod client;
+mod whole;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -113,6 +114,25 @@ impl PushProvider for Around {
     }
 }
 
+async fn start(
+    world: &Arc<World>,
+    store: Arc<dyn RegistrationStore>,
+    provider: Arc<dyn PushProvider>,
+    settings: Settings,
+) -> PushServer {
+    let around = Arc::new(Around(world.clone()));
+    let parts = Parts {
+        identity: SERVER.clone(),
+        store,
+        provider,
+        notification_key: NotificationKey::new([5; 32]),
+        publisher: around.clone(),
+        feed: around,
+        metrics: Metrics::default(),
+    };
+    PushServer::start(parts, settings).await.unwrap()
+}
+
 /// A server and its surroundings.
 #[derive(Debug)]
 pub(crate) struct Rig {
@@ -129,18 +149,16 @@ impl Rig {
 
     pub(crate) async fn with(store: MemoryStore, settings: Settings) -> Self {
         let world = World::new();
-        let around = Arc::new(Around(world.clone()));
-        let parts = Parts {
-            identity: SERVER.clone(),
-            store: Arc::new(store.clone()),
-            provider: around.clone(),
-            notification_key: NotificationKey::new([5; 32]),
-            publisher: around.clone(),
-            feed: around,
-            metrics: Metrics::default(),
-        };
-        let server = PushServer::start(parts, settings).await.unwrap();
+        let provider = Arc::new(Around(world.clone()));
+        let server = start(&world, Arc::new(store.clone()), provider, settings).await;
         Self { server, store, world, position: AtomicU64::new(1) }
+    }
+
+    /// With another store and another provider than those of the rig.
+    pub(crate) async fn on(store: Arc<dyn RegistrationStore>, provider: Arc<dyn PushProvider>) -> Self {
+        let world = World::new();
+        let server = start(&world, store, provider, Settings::default()).await;
+        Self { server, store: MemoryStore::default(), world, position: AtomicU64::new(1) }
     }
 
     /// The same store with everything else anew, as after a crash.
