@@ -216,10 +216,11 @@ impl PushServer {
     }
 
     /// How far the stream is dealt with once all messages up to `position` were handled: not beyond what is kept in
-    /// memory only. Whoever reads on from there after a restart misses nothing.
+    /// memory only. Whoever reads on from there after a restart misses nothing. `now` is a time since 1970: segments
+    /// that have waited too long for the others are given up.
     #[must_use]
-    pub fn checkpoint(&self, position: u64) -> u64 {
-        position.min(self.segments.lowest_position().saturating_sub(1))
+    pub fn checkpoint(&self, position: u64, now: Duration) -> u64 {
+        position.min(self.segments.lowest_position(now).saturating_sub(1))
     }
 
     /// Deals with one message at this time, since 1970, the answer included.

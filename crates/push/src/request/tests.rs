@@ -196,6 +196,24 @@ async fn only_the_winner_of_a_claim_answers() {
     assert_eq!(rig.world.sent_count(), 1);
 }
 
+/// Of a request for two devices one is being notified for another request.
+#[tokio::test]
+async fn what_is_in_progress_elsewhere_is_left_out_of_the_answer() {
+    let (rig, receiver, sender) = setting().await;
+    let other = Client::new(3);
+    other.register(&rig, &other.registration(1)).await.unwrap();
+    let elsewhere = ClaimKey { message_id: b"id".to_vec(), device: other.device() };
+    assert_eq!(rig.store.claim(vec![elsewhere.clone()], NOW.as_secs()).await.unwrap(), [Claim::Won]);
+    let requests = [receiver.notification(), other.notification()];
+    let request = sender.request(b"id", &requests);
+    assert_eq!(rig.bring_sealed(&request).await, Handled::Answered(AnswerKind::Request));
+    let reports = sender.read_reports(&rig, b"id");
+    assert_eq!((reports.len(), &reports[0].public_key), (1, &requests[0].public_key));
+    rig.store.finish(vec![(elsewhere, ClaimEnd::Sent)], None, NOW.as_secs()).await.unwrap();
+    assert_eq!(sender.notify(&rig, b"id", &requests).await, [SUCCESS, SUCCESS]);
+    assert_eq!(rig.world.sent_count(), 1);
+}
+
 /// kill -9 between claim and send, and between send and the end of the claim.
 #[tokio::test]
 async fn what_a_crash_left_open_is_called_unknown() {

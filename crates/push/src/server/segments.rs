@@ -69,8 +69,14 @@ impl Segments {
         self.note(&state);
     }
 
-    /// The lowest position that is needed again after a restart, or `u64::MAX`. Never waits.
-    pub(super) fn lowest_position(&self) -> u64 {
+    /// The lowest position that is needed again after a restart, or `u64::MAX`. Gives up what has become too old, so
+    /// that a segment without the others holds up nothing for long. Never waits.
+    pub(super) fn lowest_position(&self, now: Duration) -> u64 {
+        if let Some(mut state) = self.0.state.try_lock()
+            && state.reassembly.expire(now.as_secs()) > 0
+        {
+            self.note(&state);
+        }
         self.0.lowest.load(Ordering::Acquire)
     }
 
@@ -99,19 +105,29 @@ mod tests {
         let segments = Segments::new(ReassemblyBounds::default());
         let (first, second) = (segments_of(b"message 1"), segments_of(b"message 2"));
         let now = Duration::from_secs(1_700_000_000);
-        assert_eq!(segments.lowest_position(), u64::MAX);
+        assert_eq!(segments.lowest_position(now), u64::MAX);
         for (at, (first, second)) in (0..).zip(first.iter().zip(&second).take(2)) {
             assert_eq!(segments.accept(first.clone(), now, 10 + 2 * at).unwrap_err(), Accepted::Kept);
             assert_eq!(segments.accept(second.clone(), now, 11 + 2 * at).unwrap_err(), Accepted::Kept);
         }
-        assert_eq!((segments.lowest_position(), segments.incomplete()), (10, 2));
+        assert_eq!((segments.lowest_position(now), segments.incomplete()), (10, 2));
         let joined = segments.accept(first[2].clone(), now, 20).unwrap();
-        assert_eq!((&joined.message[..], segments.lowest_position()), (&b"message 1"[..], 10));
+        assert_eq!((&joined.message[..], segments.lowest_position(now)), (&b"message 1"[..], 10));
         segments.release(&joined.hold);
-        assert_eq!(segments.lowest_position(), 11);
+        assert_eq!(segments.lowest_position(now), 11);
         let other = segments.accept(second[2].clone(), now, 21).unwrap();
-        assert_eq!(segments.lowest_position(), 11);
+        assert_eq!(segments.lowest_position(now), 11);
         segments.release(&other.hold);
-        assert_eq!((segments.lowest_position(), segments.incomplete()), (u64::MAX, 0));
+        assert_eq!((segments.lowest_position(now), segments.incomplete()), (u64::MAX, 0));
+    }
+
+    #[test]
+    fn a_segment_without_the_others_holds_up_nothing_for_long() {
+        let segments = Segments::new(ReassemblyBounds::default());
+        let now = Duration::from_secs(1_700_000_000);
+        let lone = segments_of(b"message").remove(0);
+        assert_eq!(segments.accept(lone, now, 10).unwrap_err(), Accepted::Kept);
+        assert_eq!(segments.lowest_position(now + Duration::from_secs(600)), 10);
+        assert_eq!(segments.lowest_position(now + Duration::from_secs(601)), u64::MAX);
     }
 }

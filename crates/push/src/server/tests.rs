@@ -261,16 +261,16 @@ async fn a_registration_in_segments_is_joined_in_any_order() {
     let message = client.sealed_registration(&registration);
     assert!(message.len() > 165_000);
     let pieces = split(message, 50_000);
-    assert_eq!(rig.server.checkpoint(1), 1);
+    assert_eq!(rig.server.checkpoint(1, NOW), 1);
     let kept = Handled::Unanswered(Unanswered::Segment);
     for at in [2, 0, 3] {
         assert_eq!(rig.bring_sealed(&pieces[at]).await, kept);
     }
-    assert_eq!(rig.server.checkpoint(100), 0, "a restart has to read from the first segment on");
+    assert_eq!(rig.server.checkpoint(100, NOW), 0, "a restart has to read from the first segment on");
     assert_eq!(rig.bring_sealed(&pieces[0]).await, Handled::Unanswered(Unanswered::BadSegment), "twice");
     assert_eq!(rig.bring_sealed(&pieces[1]).await, Handled::Answered(AnswerKind::Registration));
     assert_eq!(client.read_registration_answers(&rig), [Ok(())]);
-    assert_eq!(rig.server.checkpoint(100), 100);
+    assert_eq!(rig.server.checkpoint(100, NOW), 100);
     let device = client.device();
     let row = rig.store.find(vec![device]).await.unwrap().remove(0).unwrap();
     assert!(row.data.as_bytes().len() > 165_000);
@@ -288,11 +288,11 @@ async fn an_answer_that_was_not_published_is_given_when_the_message_comes_again(
         handled.push(rig.bring(client::partitioned(), client::seal(piece), NOW).await);
     }
     assert!(handled.last().unwrap().is_err());
-    assert_eq!(rig.server.checkpoint(100), 0, "not dealt with");
+    assert_eq!(rig.server.checkpoint(100, NOW), 0, "not dealt with");
     rig.world.is_gateway_away.store(false, Ordering::Relaxed);
     for piece in &pieces {
         rig.bring_sealed(piece).await;
     }
     assert_eq!(client.read_registration_answers(&rig), [Ok(())], "no VERSION_MISMATCH");
-    assert_eq!(rig.server.checkpoint(100), 100);
+    assert_eq!(rig.server.checkpoint(100, NOW), 100);
 }
