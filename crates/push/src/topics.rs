@@ -194,7 +194,8 @@ impl Index {
 
     fn find(&self, owner: &Owner) -> Option<u32> {
         let hash = self.hasher.hash_one(owner.topics[0]);
-        let is_it = |entry: &u32| entry.is_multiple_of(2) && self.owners[*entry as usize / 2].key == owner.key;
+        let is_it =
+            |entry: &u32| entry.is_multiple_of(2) && self.owners[*entry as usize / 2].key == owner.key;
         self.by_topic.find(hash, is_it).map(|entry| entry / 2)
     }
 
