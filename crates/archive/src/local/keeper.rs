@@ -6,7 +6,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::catalogue::Catalogue;
 use super::part::{Part, PartError, SealedPart, SegmentId};
@@ -19,9 +19,11 @@ use crate::store::{Lane, StoreError};
 
 /// How often it looks around when nothing calls it.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// So often a disk may refuse a part of a segment before that part is given up and goes to quarantine: until then no
-/// records are taken.
-const PATIENT_TRIES: u32 = 10;
+/// For so long a disk may refuse a part of a segment before that part is given up and goes to quarantine: until then
+/// no records are taken, and gateways keep theirs in their spools.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Segments that are indexed at a time: each needs some 60 MiB meanwhile.
 const MAX_BUILDERS: usize = 4;
 
@@ -33,13 +35,21 @@ pub(super) struct Keeper {
     catalogue: Catalogue,
     /// The segments that the catalogue knows.
     recorded: BTreeSet<SegmentId>,
-    /// How often a segment could not be indexed.
-    failures: BTreeMap<SegmentId, u32>,
+    /// Segments that could not be indexed.
+    failures: BTreeMap<SegmentId, Failing>,
     /// The catalogue knows all topics that the store knows.
     topics_recorded: bool,
     /// The newest imported record when it was looked last, and whether its segment has to be sealed.
     imported_seq: u64,
     imported_grew: bool,
+}
+
+/// Since when a segment cannot be indexed, and when that is tried again.
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    since: Instant,
+    pause: Duration,
+    next: Instant,
 }
 
 impl Keeper {
@@ -97,13 +107,7 @@ impl Keeper {
         for part in self.shared.waiting_parts() {
             let Part::Open(open) = part.as_ref() else { continue };
             match self.shared.index_open_part(open) {
-                Ok(sealed) => {
-                    let was_behind = self.shared.has_many_waiting();
-                    self.add(sealed);
-                    if was_behind {
-                        look_again(&self.writer);
-                    }
-                }
+                Ok(sealed) => self.add(sealed),
                 Err(error) => {
                     tracing::warn!(%error, "an index file could not be written: trying again");
                     if self.shared.has_many_waiting() {
@@ -123,14 +127,16 @@ impl Keeper {
     /// Makes the files that are missing or damaged from their segments, the newest first: several at a time, for hashing
     /// and sorting are nearly all of the work.
     fn index_missing(&mut self) {
-        let missing = self.shared.unindexed_segments();
+        let now = Instant::now();
+        let is_due = |id: &SegmentId| self.failures.get(id).is_none_or(|failing| failing.next <= now);
+        let missing: Vec<_> = self.shared.unindexed_segments().into_iter().filter(is_due).collect();
         if missing.is_empty() {
             return;
         }
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let builders = cores.min(MAX_BUILDERS).min(missing.len());
         let cores_each = cores / builders;
-        let given_up = |id| self.failures.get(&id).is_some_and(|&tries| tries >= PATIENT_TRIES);
+        let given_up = |id| self.failures.get(&id).is_some_and(|failing| now - failing.since >= PATIENCE);
         let missing: Vec<_> = missing.into_iter().map(|id| (id, given_up(id))).collect();
         let shared = Arc::clone(&self.shared);
         let (shared, missing, next) = (shared.as_ref(), missing.as_slice(), &AtomicUsize::new(0));
@@ -164,9 +170,16 @@ impl Keeper {
             }
             Ok(None) => {}
             // Retired since it was found to be missing.
-            Err(_) if !self.shared.segment_exists(id) => self.shared.indexed(id),
+            Err(_) if !self.shared.segment_exists(id) => {
+                self.shared.indexed(id);
+                self.failures.remove(&id);
+            }
             Err(error) => {
-                *self.failures.entry(id).or_default() += 1;
+                let now = Instant::now();
+                let failing =
+                    self.failures.entry(id).or_insert(Failing { since: now, pause: INTERVAL, next: now });
+                failing.next = now + failing.pause;
+                failing.pause = (failing.pause * 2).min(LONGEST_PAUSE);
                 tracing::error!(
                     segment = id.number,
                     %error,
@@ -188,6 +201,7 @@ impl Keeper {
             *head = (*head).max(seq);
             grows
         });
+        look_again(&self.writer);
     }
 
     /// The distinct topics of all segments, read from their index files where no catalogue told them.

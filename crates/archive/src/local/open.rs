@@ -157,6 +157,12 @@ fn open_lane(
     }
     let lost_records = lost_bytes(&recovery) / frame::head_bytes(Space::Waku1) as u64;
 
+    // What the disk refuses now it may give later: nobody may take what was read for all there is.
+    for number in &recovery.unreadable {
+        indexes.remove(number);
+        damaged.remove(number);
+    }
+
     let mut parts: Vec<Arc<Part>> = Vec::new();
     let mut unindexed = Vec::new();
     let mut all_known = true;
@@ -191,7 +197,9 @@ fn open_lane(
             None => read_summary(options.disk.as_ref(), &path, store_id, id, bytes),
         };
         let Some(summary) = summary else {
-            note_lost_end(options.disk.as_ref(), &path, store_id, id, bytes, meta)?;
+            if !recovery.unreadable.contains(&number) {
+                note_lost_end(options.disk.as_ref(), &path, store_id, id, bytes, meta)?;
+            }
             unindexed.push((id, bytes));
             continue;
         };

@@ -110,13 +110,12 @@ pub(super) struct Start {
 
 impl Shared {
     pub(super) fn new(start: Start) -> Self {
-        let (floors, writers, overridden, given) = start.meta.with(|meta| {
+        let (floors, writers, overridden) = start.meta.with(|meta| {
             let writers = meta.writers.iter().map(|(id, since_ns)| (id.clone(), *since_ns));
-            let given = meta.next_seq.saturating_sub(1);
-            (meta.floors.clone(), Writers::restored(writers), meta.retention, given)
+            (meta.floors.clone(), Writers::restored(writers), meta.retention)
         });
-        // What was given may all be retired; whoever stands there has missed nothing more.
-        let head = start.parts.iter().filter_map(|part| last_seq(part)).max().unwrap_or(0).max(given);
+        // What was given may be retired or lost; whoever stands there has missed nothing more.
+        let head = start.next_seq.saturating_sub(1);
         let shared = Self {
             store_id: start.store_id,
             disk: start.disk,
