@@ -94,19 +94,21 @@ impl PushServer {
         for (entry, row) in entries.iter().zip(rows) {
             found.push(self.judge(entry, row, now, &mut deliveries));
         }
+        let is_filtered = found.iter().any(|found| matches!(found, Found::Filtered));
         let delivered = if deliveries.is_empty() {
-            if found.iter().any(|found| matches!(found, Found::Filtered)) {
+            if is_filtered {
                 // Who is filtered must not learn that from an early answer.
                 self.pace.wait(started).await;
             }
-            Ok(deliveries.none())
+            deliveries.none()
         } else {
             let age = now.saturating_sub(made_at);
-            let delivered = self.deliver(deliveries, age, now).await;
-            self.pace.note(started);
+            let delivered = self.deliver(deliveries, age, now).await.map_err(|_| Unanswered::InProgress)?;
+            if age <= self.settings.max_request_age {
+                self.pace.note(started);
+            }
             delivered
         };
-        let Ok(delivered) = delivered else { return Err(Unanswered::InProgress) };
 
         let reported: Vec<(&Entry, Report)> = entries
             .iter()
