@@ -4,16 +4,19 @@ use std::path::{Path, PathBuf};
 use std::{env, error, fs};
 
 /// What holds a token, a grant, or what the network must not learn: their `Debug` is written by hand.
-const REDACTED: [&str; 10] = [
+const REDACTED: [&str; 13] = [
     "status.ApplicationMetadataMessage",
     "status.SegmentMessage",
     "status.ProtocolMessage",
     "status.PushNotificationRegistration",
     "status.PushNotificationRegistrationResponse",
     "status.PushNotificationQuery",
+    "status.PushNotificationQueryResponse",
     "status.PushNotificationQueryInfo",
     "status.PushNotification",
     "status.PushNotificationReport",
+    "status.PushNotificationRequest",
+    "status.PushNotificationResponse",
     "status.ContactCodeAdvertisement",
 ];
 

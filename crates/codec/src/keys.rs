@@ -53,6 +53,10 @@ impl PublicKey {
 
     /// Reads the compressed SEC1 form, 33 bytes 0x02‖X or 0x03‖X, and checks that the point lies on the curve.
     pub fn from_compressed(bytes: &[u8; 33]) -> Result<Self, KeyError> {
+        // The curve's library also reads 0x05‖X, the compact form, which leaves the parity of Y open.
+        if !matches!(bytes[0], 2 | 3) {
+            return Err(KeyError::Public);
+        }
         k256::PublicKey::from_sec1_bytes(bytes).map(|key| Self::of(&key)).map_err(|_| KeyError::Public)
     }
 
@@ -205,7 +209,11 @@ mod tests {
         }
         assert_eq!(parities, [true; 2]);
         assert_eq!(PublicKey::from_compressed(&[0xff; 33]), Err(KeyError::Public));
-        assert_eq!(PublicKey::from_compressed(&[4; 33]), Err(KeyError::Public));
+        let mut other_form = key(1).public().to_compressed();
+        for first in [0, 1, 4, 5, 6, 7] {
+            other_form[0] = first;
+            assert_eq!(PublicKey::from_compressed(&other_form), Err(KeyError::Public), "{first}");
+        }
     }
 
     #[test]

@@ -97,9 +97,15 @@ impl DeadTokens {
         Self { policy, metrics, state: Mutex::new(state) }
     }
 
-    /// Notes that gorush took pushes.
+    /// Notes that pushes go to gorush. Before they do: a gorush that waits for Apple or Google tells of failures
+    /// before it answers the call.
     pub(crate) fn pushed(&self, service: Service, count: u32) {
         self.state.lock().window(service).add(Instant::now(), count, 0);
+    }
+
+    /// Takes back what was noted of pushes that gorush did not take.
+    pub(crate) fn not_pushed(&self, service: Service, count: u32) {
+        self.state.lock().window(service).take_back(count);
     }
 
     /// Notes a failure, and judges the token.
@@ -167,6 +173,15 @@ impl Window {
         if let Some((_, sum_pushes, sum_failures)) = self.slices.back_mut() {
             *sum_pushes = sum_pushes.saturating_add(pushes);
             *sum_failures = sum_failures.saturating_add(failures);
+        }
+    }
+
+    /// Takes pushes back, from the newest slices: they were added a moment ago.
+    fn take_back(&mut self, mut pushes: u32) {
+        for (_, noted, _) in self.slices.iter_mut().rev() {
+            let taken = pushes.min(*noted);
+            *noted -= taken;
+            pushes -= taken;
         }
     }
 
@@ -304,6 +319,21 @@ mod tests {
         tokio::time::advance(Duration::from_secs(2 * 3600)).await;
         judge.pushed(Service::Apns, 30);
         assert_eq!(judge.judge(&failed("y", 0), FailureReason::Unregistered), Verdict::Dead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pushes_that_were_not_taken_do_not_count() {
+        let judge = judge();
+        judge.pushed(Service::Apns, 20);
+        tokio::time::advance(Duration::from_secs(5 * 60)).await;
+        judge.pushed(Service::Apns, 30);
+        judge.not_pushed(Service::Apns, 40);
+        assert_eq!(judge.state.lock().apns.sums(), (10, 0));
+        judge.not_pushed(Service::Apns, 40);
+        assert_eq!(judge.state.lock().apns.sums(), (0, 0), "never below none");
+        judge.pushed(Service::Apns, 5);
+        judge.not_pushed(Service::Fcm, 5);
+        assert_eq!(judge.state.lock().apns.sums(), (5, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -89,13 +89,13 @@ pub enum SettingsError {
     /// The address is not one.
     #[error("{url:?} is not an address of a gorush: write http://HOST:PORT")]
     Url {
-        /// What was given.
+        /// What was given, without a user and a password.
         url: String,
     },
     /// TLS is asked for.
     #[error("{url:?}: gorush is spoken to by plain http only: put a local proxy that speaks TLS between")]
     Tls {
-        /// What was given.
+        /// What was given, without a user and a password.
         url: String,
     },
 }

@@ -23,7 +23,13 @@ pub(super) async fn deliver(shared: &Shared, service: Service, jobs: Vec<Job>) {
             continue;
         }
         let body = body::join(jobs.iter().map(|job| job.json.as_str()));
-        match post(shared, body.into()).await {
+        let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        shared.dead_tokens.pushed(service, count);
+        let ended = post(shared, body.into()).await;
+        if matches!(ended, Err(CallFailure::NotWritten) | Ok(Reply { status: 400, .. })) {
+            shared.dead_tokens.not_pushed(service, count);
+        }
+        match ended {
             Ok(Reply { status: 400, body }) if jobs.len() > 1 => {
                 let said = body.as_deref().and_then(batch_limit).filter(|limit| *limit < jobs.len());
                 if let Some(limit) = said {
@@ -84,9 +90,10 @@ fn settle(shared: &Shared, service: Service, jobs: Vec<Job>, reply: &Reply) {
         tracing::debug!(counted = taken.counts, expected, "gorush counts otherwise");
     }
     if taken.counts < expected {
+        // It does not say which it passed over; without them the tokens are judged more carefully.
+        shared.dead_tokens.not_pushed(service, u32::try_from(jobs.len()).unwrap_or(u32::MAX));
         return end_all(shared, jobs, |_| Outcome::Unknown(Unknown::CountedTooFew));
     }
-    shared.dead_tokens.pushed(service, u32::try_from(jobs.len()).unwrap_or(u32::MAX));
     if !taken.names_failures() {
         return end_all(shared, jobs, |_| Outcome::Sent);
     }

@@ -31,11 +31,11 @@ pub(super) struct Address {
 
 impl Address {
     pub(super) fn parse(url: &str) -> Result<Self, SettingsError> {
-        let wrong = || SettingsError::Url { url: url.to_owned() };
+        let wrong = || SettingsError::Url { url: without_credentials(url) };
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         match uri.scheme_str() {
             Some("http") => {}
-            Some("https") => return Err(SettingsError::Tls { url: url.to_owned() }),
+            Some("https") => return Err(SettingsError::Tls { url: without_credentials(url) }),
             _ => return Err(wrong()),
         }
         let authority = uri.authority().ok_or_else(wrong)?;
@@ -48,6 +48,15 @@ impl Address {
             authority: authority.as_str().to_owned(),
             base: uri.path().trim_end_matches('/').to_owned(),
         })
+    }
+}
+
+/// An address as it may be shown: what stands before its last `@` may be a user and a password.
+fn without_credentials(url: &str) -> String {
+    let Some((before, behind)) = url.rsplit_once('@') else { return url.to_owned() };
+    match before.split_once("://") {
+        Some((scheme @ ("http" | "https"), _)) => format!("{scheme}://{behind}"),
+        _ => behind.to_owned(),
     }
 }
 
@@ -239,5 +248,24 @@ mod tests {
             assert!(matches!(Address::parse(wrong), Err(SettingsError::Url { .. })), "{wrong}");
         }
         assert!(matches!(Address::parse("https://gorush"), Err(SettingsError::Tls { .. })));
+    }
+
+    #[test]
+    fn an_address_is_refused_without_repeating_its_credentials() {
+        for url in [
+            "http://ada:secret@gorush:8088",
+            "https://ada:secret@gorush",
+            "http://ada:se@cret@gorush",
+            "ada:secret@gorush",
+            "ada:secret://x@gorush",
+            "http://ada:sec ret@gorush",
+        ] {
+            let error = Address::parse(url).unwrap_err();
+            let (shown, said) = (format!("{error:?}"), error.to_string());
+            for text in [&shown, &said] {
+                assert!(!text.contains("ada") && !text.contains("ret"), "{text}");
+                assert!(text.contains("gorush"), "{text}");
+            }
+        }
     }
 }

@@ -81,6 +81,27 @@ impl fmt::Debug for PushNotificationQueryInfo {
     }
 }
 
+impl fmt::Debug for PushNotificationQueryResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushNotificationQueryResponse")
+            .field("info", &self.info)
+            .field("success", &self.success)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PushNotificationRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushNotificationRequest").field("requests", &self.requests).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PushNotificationResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushNotificationResponse").field("reports", &self.reports).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for PushNotification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PushNotification")
@@ -117,6 +138,8 @@ impl fmt::Debug for Entries<'_> {
 
 #[cfg(test)]
 mod tests {
+    use prost::bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -141,9 +164,19 @@ mod tests {
             author: secret.clone().into(),
             ..Default::default()
         };
-        let response = PushNotificationQueryResponse { info: vec![info], ..Default::default() };
-        let request = PushNotificationRequest { requests: vec![notification], ..Default::default() };
-        let printed = format!("{registration:?} {response:?} {request:?}");
+        let message_id = Bytes::from(secret.clone());
+        let response = PushNotificationQueryResponse {
+            info: vec![info],
+            message_id: message_id.clone(),
+            ..Default::default()
+        };
+        let request =
+            PushNotificationRequest { requests: vec![notification], message_id: message_id.clone() };
+        let report = PushNotificationReport { public_key: secret.clone().into(), ..Default::default() };
+        let answer = PushNotificationResponse { message_id, reports: vec![report] };
+        let printed = format!("{registration:?} {response:?} {request:?} {answer:?}");
+        // Debug shows bytes that are text as that text.
+        assert!(format!("{:?}", Bytes::from(secret)).contains("print"));
         assert!(!printed.contains("print"), "{printed}");
         assert!(printed.contains("muted_chat_list: 1 entries"), "{printed}");
     }
