@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, read_exact_at};
 use crate::error::JournalError;
-use crate::scan::{Damage, damage, read_header, scan};
+use crate::scan::{Damage, damage, read_header, scan_while};
 use crate::segment::{
     FORMAT_VERSION, FRAME_HEADER_BYTES, FrameAt, HEADER_BYTES, HeaderState, MAX_FILE_BYTES, SegmentKey,
     file_name,
@@ -105,11 +105,21 @@ impl Reader {
     /// # Errors
     /// [`JournalError::Io`] when the file cannot be opened, [`JournalError::Foreign`] and [`JournalError::Version`]
     /// when it is not of this journal or this format.
-    pub fn scan(
+    pub fn scan(&self, segment: u32, visit: impl FnMut(FrameAt, &[u8])) -> Result<ScanReport, JournalError> {
+        Ok(self.scan_while(segment, visit, &|| true)?.unwrap_or_default())
+    }
+
+    /// As [`Reader::scan`], as long as it `goes_on`, which is asked before every read of the disk (of 1 MiB, or of 4 KiB
+    /// where the disk refuses). None when it was ended.
+    ///
+    /// # Errors
+    /// As [`Reader::scan`].
+    pub fn scan_while(
         &self,
         segment: u32,
         mut visit: impl FnMut(FrameAt, &[u8]),
-    ) -> Result<ScanReport, JournalError> {
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Option<ScanReport>, JournalError> {
         let path = self.shared.dir.join(file_name(segment));
         let file = self.file(segment).map_err(JournalError::io("open", &path))?;
         let bytes = file.len().map_err(JournalError::io("read", &path))?;
@@ -131,9 +141,10 @@ impl Reader {
         }
         let readable = bytes.min(MAX_FILE_BYTES);
         let key = SegmentKey::new(&self.shared.journal_id, segment);
-        let found = scan(file.as_ref(), key, readable, |offset, payload| {
+        let visit = |offset: u64, payload: &[u8]| {
             visit(FrameAt { segment, offset: offset as u32, payload_bytes: payload.len() as u32 }, payload);
-        });
+        };
+        let Some(found) = scan_while(file.as_ref(), key, readable, visit, goes_on) else { return Ok(None) };
         report.frames = found.frames;
         report.unreadable |= found.unreadable;
         if report.unreadable {
@@ -143,7 +154,33 @@ impl Reader {
         if readable < bytes {
             report.damaged.push(damage(segment, &(readable..bytes)));
         }
-        Ok(report)
+        Ok(Some(report))
+    }
+
+    /// When a segment was begun, unix milliseconds; every frame in it was written later. None when its header is damaged.
+    ///
+    /// # Errors
+    /// As [`Reader::scan`], and [`JournalError::Io`] when the header cannot be read.
+    pub fn created_ms(&self, segment: u32) -> Result<Option<u64>, JournalError> {
+        let path = self.shared.dir.join(file_name(segment));
+        let file = self.file(segment).map_err(JournalError::io("open", &path))?;
+        let bytes = file.len().map_err(JournalError::io("read", &path))?;
+        match read_header(file.as_ref(), &path, bytes) {
+            Ok(HeaderState::Good(header))
+                if header.journal_id != self.shared.journal_id || header.number != segment =>
+            {
+                Err(JournalError::Foreign { path })
+            }
+            Ok(HeaderState::OtherVersion(version)) => {
+                Err(JournalError::Version { path, version, known: FORMAT_VERSION })
+            }
+            Ok(HeaderState::Good(header)) => Ok(Some(header.created_ms)),
+            Ok(HeaderState::Damaged) => Ok(None),
+            Err(error) => {
+                self.forget(segment);
+                Err(error)
+            }
+        }
     }
 
     /// Closes the file of a segment; a read that is under way still ends as it would have.

@@ -37,29 +37,37 @@ pub(crate) struct Scan {
 }
 
 /// Visits every valid frame behind the header as (offset, payload). `len` is the length of the file.
-pub(crate) fn scan(
+pub(crate) fn scan(file: &dyn DiskFile, key: SegmentKey, len: u64, visit: impl FnMut(u64, &[u8])) -> Scan {
+    scan_while(file, key, len, visit, &|| true).expect("it goes on to the end")
+}
+
+/// The same, as long as it `goes_on`, which is asked before every read; none when it was ended.
+pub(crate) fn scan_while(
     file: &dyn DiskFile,
     key: SegmentKey,
     len: u64,
     mut visit: impl FnMut(u64, &[u8]),
-) -> Scan {
-    let mut window = Window { file, len, start: 0, buffer: Vec::new(), unreadable: false };
+    goes_on: &dyn Fn() -> bool,
+) -> Option<Scan> {
+    let mut window =
+        Window { file, len, start: 0, buffer: Vec::new(), unreadable: false, goes_on, ended: false };
     let mut scan = Scan { frames: 0, end: HEADER_BYTES, damaged: Vec::new(), unreadable: false };
     let mut offset = HEADER_BYTES;
-    while offset < len {
+    while offset < len && !window.ended {
         if let Some(payload) = window.frame(key, offset) {
             visit(offset, payload);
             offset += (FRAME_HEADER_BYTES + payload.len()) as u64;
             scan.frames += 1;
             scan.end = offset;
         } else {
-            let next = (offset + 1..len).find(|&at| window.frame(key, at).is_some()).unwrap_or(len);
+            let next = (offset + 1..len).find(|&at| window.frame(key, at).is_some() || window.ended);
+            let next = next.unwrap_or(len);
             scan.damaged.push(offset..next);
             offset = next;
         }
     }
     scan.unreadable = window.unreadable;
-    scan
+    (!window.ended).then_some(scan)
 }
 
 /// The header of a segment file of `len` bytes; a file that is too short for one is damaged.
@@ -83,6 +91,9 @@ struct Window<'a> {
     start: u64,
     buffer: Vec<u8>,
     unreadable: bool,
+    goes_on: &'a dyn Fn() -> bool,
+    /// It went on no longer: what the buffer holds since is nothing.
+    ended: bool,
 }
 
 impl Window<'_> {
@@ -114,11 +125,21 @@ impl Window<'_> {
         let take = (count as u64).max(Self::READ_BYTES).min(self.len - offset);
         self.start = offset;
         self.buffer.resize(take as usize, 0);
+        self.ended = self.ended || !(self.goes_on)();
+        if self.ended {
+            // An empty frame is none.
+            return self.buffer.fill(0);
+        }
         if read_exact_at(self.file, &mut self.buffer, offset).is_ok() {
             return;
         }
         // Some of it cannot be read: take what can, block by block, and treat the rest as damage.
         for (index, block) in self.buffer.chunks_mut(Self::BLOCK_BYTES).enumerate() {
+            self.ended = self.ended || !(self.goes_on)();
+            if self.ended {
+                block.fill(0);
+                continue;
+            }
             let result: io::Result<()> =
                 read_exact_at(self.file, block, offset + (index * Self::BLOCK_BYTES) as u64);
             if result.is_err() {

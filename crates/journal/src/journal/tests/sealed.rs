@@ -202,7 +202,17 @@ fn a_scan_gives_every_frame_and_every_damage() {
     assert_eq!(report, ScanReport { frames: 19, bytes: len, ..ScanReport::default() });
     assert_eq!(frames, places.iter().copied().zip(payloads).collect::<Frames>());
 
+    let asked = std::cell::Cell::new(0);
+    let once = || asked.replace(asked.get() + 1) < 1;
+    assert_eq!(reader.scan_while(1, |_, _| {}, &once).unwrap().map(|report| report.frames), Some(19));
+    assert_eq!(
+        (reader.scan_while(1, |_, _| panic!("it was ended"), &|| false).unwrap(), asked.get()),
+        (None, 1)
+    );
+    assert_eq!(reader.created_ms(1).unwrap(), Some(0));
+
     disk.damage(&segment_path(1), 3, 1).unwrap();
+    assert_eq!(reader.created_ms(1).unwrap(), None);
     disk.damage(&segment_path(1), u64::from(places[7].offset) + 20, 1).unwrap();
     let (report, frames) = read();
     let header = Damage { segment: 1, offset: 0, bytes: HEADER_BYTES };
@@ -214,6 +224,7 @@ fn a_scan_gives_every_frame_and_every_damage() {
     assert_eq!((report.damaged, report.unreadable, frames.len()), (vec![header, frame], false, 18));
 
     disk.make_unreadable(&segment_path(1), 0..10).unwrap();
+    assert!(matches!(reader.created_ms(1), Err(JournalError::Io { .. })));
     let (report, frames) = read();
     assert_eq!((report.damaged[0], report.unreadable, frames.len()), (header, true, 18));
     disk.make_unreadable(&segment_path(1), 9000..9001).unwrap();
