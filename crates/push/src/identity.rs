@@ -89,14 +89,16 @@ pub fn read(path: &Path) -> Result<SecretKey, IdentityError> {
 /// [`IdentityError::Exists`] when there is a file of this name, [`IdentityError::Io`] when it cannot be written.
 pub fn export(key: &SecretKey, to: &Path) -> Result<(), IdentityError> {
     let failed = |source| IdentityError::Io { path: to.to_owned(), source };
-    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
+    let parent = parent_of(to);
+    make_dirs(parent).map_err(failed)?;
     let mut text = Zeroizing::new([b'\n'; 65]);
     hex::encode_to_slice(*key.to_bytes(), &mut text[..64]).expect("64 digits make 32 bytes");
     let mut draft = to.to_owned().into_os_string();
-    draft.push(format!(".draft-{}", std::process::id()));
+    // Nobody can put a file or a link there before, and two processes never share one.
+    draft.push(format!(".draft-{:016x}", rand::rng().next_u64()));
     let draft = PathBuf::from(draft);
-    let written = write(&draft, text.as_ref()).and_then(|()| fs::hard_link(&draft, to));
+    write(&draft, text.as_ref()).map_err(failed)?;
+    let written = fs::hard_link(&draft, to);
     let removed = fs::remove_file(&draft);
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -111,9 +113,28 @@ pub fn export(key: &SecretKey, to: &Path) -> Result<(), IdentityError> {
 const MAX_TEXT_BYTES: usize = 1024;
 
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let written = file.write_all(text).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Ours, and of no use. What went wrong first is told.
+        drop(fs::remove_file(path));
+    }
+    written
+}
+
+/// Makes a directory and those above it that are missing, for their owner alone, and durable.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for made in missing {
+        File::open(parent_of(made)).and_then(|parent| parent.sync_all())?;
+    }
+    Ok(())
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -134,6 +155,20 @@ mod tests {
         let other = SecretKey::random(|bytes| rand::rng().fill_bytes(bytes));
         assert!(matches!(export(&other, &path), Err(IdentityError::Exists(_))));
         assert_eq!(read(&path).unwrap().public(), key.public());
+    }
+
+    #[test]
+    fn a_draft_never_follows_or_overwrites_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let [victim, link] = ["victim", "link"].map(|name| dir.path().join(name));
+        fs::write(&victim, "kept").unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        for there in [&victim, &link] {
+            let error = write(there, b"a secret").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        }
+        assert_eq!(fs::read(&victim).unwrap(), b"kept");
+        assert!(link.is_symlink());
     }
 
     #[test]

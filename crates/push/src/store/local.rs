@@ -8,9 +8,9 @@
 //! | `requests.redb` | claims, sealed answers, the checkpoint (a redb database) |
 //! | `LOCK` | held while the store is open |
 //!
-//! Two databases, because they live differently. The one of requests is written all day, and small. That of
-//! registrations is large and seldom written; each of its commits also saves which pages are free, so that a start
-//! after a crash does not have to read all of it.
+//! Two databases, because they live differently: the one of requests is written all day, and that of registrations is
+//! large and seldom written. Each commit also saves which pages are free, so that a start after a crash does not have
+//! to read a whole file.
 
 mod claims;
 mod expiry;

@@ -32,8 +32,11 @@ const STORE_ID: &str = "store_id";
 /// In the `META` of the requests: 32 random bytes.
 const SALT: &str = "salt";
 
-const REGISTRATIONS_WRITING: Writing = Writing { name: REGISTRATIONS, queue: 64, quick_repair: true };
-const REQUESTS_WRITING: Writing = Writing { name: REQUESTS, queue: 1024, quick_repair: false };
+/// Of the databases' files.
+const PAGE_BYTES: u64 = 4096;
+
+const REGISTRATIONS_WRITING: Writing = Writing { name: REGISTRATIONS, queue: 64 };
+const REQUESTS_WRITING: Writing = Writing { name: REQUESTS, queue: 1024 };
 
 /// Whether a push server has ever had its store in this directory.
 #[must_use]
@@ -126,14 +129,23 @@ pub(super) fn create_files<B: StorageBackend>(
     Ok(())
 }
 
-/// A transaction that is durable when its commit returns.
-fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
+/// A transaction that is durable when its commit returns. The commit also saves which pages are free: without that a
+/// start after a crash reads the whole file.
+pub(super) fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
+    transaction.set_quick_repair(true);
     Ok(transaction)
 }
 
 fn database(file: impl StorageBackend, options: Options) -> Result<Database, StoreError> {
+    // A power cut while a file grows may leave a piece of a page at its end. The database never uses that, and
+    // refuses the file for it.
+    let length = file.len().map_err(redb::StorageError::from)?;
+    let whole_pages = length - length % PAGE_BYTES;
+    if whole_pages != length {
+        file.set_len(whole_pages).map_err(redb::StorageError::from)?;
+    }
     Ok(Builder::new().set_cache_size(options.cache_bytes).create_with_backend(file)?)
 }
 

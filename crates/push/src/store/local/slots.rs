@@ -32,6 +32,8 @@ const MAGIC: &[u8; 16] = b"poste push keys\n";
 const FORMAT: u32 = 1;
 /// By how many slots the file grows.
 const GROWTH: u32 = 256;
+/// How many slots are read at once when the file is opened.
+const BLOCK: u32 = 8192;
 
 /// Reads keys: what every reader has.
 #[derive(Debug, Clone)]
@@ -57,6 +59,7 @@ impl Keys {
 /// Gives and takes slots: what the writer has.
 pub(super) struct Slots {
     keys: Keys,
+    /// In order when the file is opened.
     free: Vec<u32>,
     count: u32,
     /// Freed by the transaction that is being made.
@@ -127,10 +130,17 @@ impl Slots {
     /// Overwrites the keys that a process left that ended between two steps.
     fn sweep(&mut self, length: u64) -> Result<(), StoreError> {
         let mut left_over = 0_u64;
-        for slot in &self.free {
-            if self.keys.read(*slot)?.as_bytes() != &[0; SealKey::BYTES] {
-                self.keys.write(*slot, &[0; SealKey::BYTES])?;
-                left_over += 1;
+        let mut block = Zeroizing::new(vec![0; BLOCK as usize * SealKey::BYTES]);
+        for free in self.free.chunk_by(|one, next| one / BLOCK == next / BLOCK) {
+            let (Some(first), Some(last)) = (free.first(), free.last()) else { continue };
+            let keys = &mut block[..(last - first + 1) as usize * SealKey::BYTES];
+            self.keys.0.read(offset(*first), keys).map_err(StoreError::io("read", KEYS.as_ref()))?;
+            for slot in free {
+                let at = (slot - first) as usize * SealKey::BYTES;
+                if keys[at..at + SealKey::BYTES] != [0; SealKey::BYTES] {
+                    self.keys.write(*slot, &[0; SealKey::BYTES])?;
+                    left_over += 1;
+                }
             }
         }
         // The file grew, and the transaction that says so was not committed.

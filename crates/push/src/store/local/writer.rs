@@ -1,14 +1,16 @@
 //! The one that writes a database: a thread that gathers what several callers want into one transaction, so that one
 //! commit serves them all. While it commits the next group gathers; nobody waits for a timer.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use redb::{Database, Durability, WriteTransaction};
+use redb::{Database, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::StoreError;
+use super::open::begin;
 
 /// The most jobs of one transaction.
 const GROUP: usize = 256;
@@ -39,8 +41,6 @@ pub(super) struct Writing {
     pub(super) name: &'static str,
     /// How many jobs may wait.
     pub(super) queue: usize,
-    /// Whether each commit also saves which pages are free, so that a start after a crash need not read the file.
-    pub(super) quick_repair: bool,
 }
 
 /// The handle of the thread. The thread ends with the handle, when it has written what was handed over.
@@ -50,8 +50,9 @@ pub(super) struct Writer<A: Aside> {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Does its part of the transaction, and gives what tells the caller once that is durable.
-type Job<A> = Box<dyn FnOnce(&WriteTransaction, &mut A) -> Result<Tell, StoreError> + Send>;
+/// Does its part of the transaction, and leaves what tells the caller once that is durable. Also when it fails: the
+/// caller wakes when that is dropped.
+type Job<A> = Box<dyn FnOnce(&WriteTransaction, &mut A, &mut Vec<Tell>) -> Result<(), StoreError> + Send>;
 type Tell = Box<dyn FnOnce()>;
 
 impl<A: Aside> Writer<A> {
@@ -76,10 +77,14 @@ impl<A: Aside> Writer<A> {
         work: impl FnOnce(&WriteTransaction, &mut A) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (tell, told) = oneshot::channel();
-        let job: Job<A> = Box::new(move |transaction, aside| {
-            let done = work(transaction, aside)?;
+        let job: Job<A> = Box::new(move |transaction, aside, tellings| {
+            let (done, failed) = match work(transaction, aside) {
+                Ok(done) => (Some(done), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
             // Nobody may be waiting any more.
-            Ok(Box::new(move || drop(tell.send(done))))
+            tellings.push(Box::new(move || drop(done.map(|done| tell.send(done)))));
+            failed
         });
         let jobs = self.jobs.lock().clone();
         let handed_over = match jobs {
@@ -116,16 +121,18 @@ fn run<A: Aside>(
     failure: &Mutex<Option<StoreError>>,
 ) {
     while let Some(first) = jobs.blocking_recv() {
-        let mut group = vec![first];
+        let mut group = VecDeque::from([first]);
         while group.len() < GROUP {
             let Ok(job) = jobs.try_recv() else { break };
-            group.push(job);
+            group.push_back(job);
         }
-        match commit(writing, database, &mut aside, group) {
-            Ok(tellings) => tellings.into_iter().for_each(|tell| tell()),
+        let mut tellings = Vec::with_capacity(group.len());
+        match commit(database, &mut aside, &mut group, &mut tellings) {
+            Ok(()) => tellings.into_iter().for_each(|tell| tell()),
             Err(error) => {
                 tracing::error!(file = writing.name, %error, "nothing is written until the store is opened again");
-                // Set before the waiting callers of the group and of the queue find that nobody answers.
+                // Set while the jobs of the group and of the queue are still there: when they are dropped, their
+                // callers find that nobody answers, and look here.
                 *failure.lock() = Some(error);
                 return;
             }
@@ -136,17 +143,16 @@ fn run<A: Aside>(
 /// One transaction. An error of any part leaves the database as it was, or, from the commit on, in a state that only
 /// opening it again can tell.
 fn commit<A: Aside>(
-    writing: Writing,
     database: &Database,
     aside: &mut A,
-    group: Vec<Job<A>>,
-) -> Result<Vec<Tell>, StoreError> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    transaction.set_quick_repair(writing.quick_repair);
-    let tellings = group.into_iter().map(|job| job(&transaction, aside)).collect::<Result<Vec<_>, _>>()?;
+    group: &mut VecDeque<Job<A>>,
+    tellings: &mut Vec<Tell>,
+) -> Result<(), StoreError> {
+    let transaction = begin(database)?;
+    while let Some(job) = group.pop_front() {
+        job(&transaction, aside, tellings)?;
+    }
     aside.before_commit()?;
     transaction.commit()?;
-    aside.after_commit()?;
-    Ok(tellings)
+    aside.after_commit()
 }

@@ -87,6 +87,61 @@ async fn a_claim_is_never_won_again_after_an_interruption() {
     .await;
 }
 
+#[tokio::test]
+async fn a_forgotten_key_is_gone_from_the_disk_when_that_is_acknowledged() {
+    let device = device(1, 0);
+    for seed in 0..8 {
+        for way in 0..3 {
+            let (disk, fuse) = (FaultyDisk::new(seed), Fuse::default());
+            let store = make(&disk, &fuse);
+            assert!(matches!(store.register(registration(&device, 1)).await, Ok(Registered::Done(_))));
+            let keys = row_keys(&store);
+            assert!(lies_in(&keys[0], &bytes_of(&disk, KEYS)));
+            match way {
+                0 => drop(store.unregister(&device, 2).await.unwrap()),
+                1 => assert!(store.forget(&device, None).await.unwrap().is_some()),
+                _ => drop(store.register(registration(&device, 2)).await.unwrap()),
+            }
+            // Nothing that comes later makes it durable: no other write, no closing, no opening.
+            fuse.burn();
+            disk.crash();
+            assert!(!lies_in(&keys[0], &bytes_of(&disk, KEYS)), "seed {seed}, way {way}");
+            drop(store);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_after_a_crash_reads_no_database_whole() {
+    // Once after many changes, and once right after an opening, which makes a change too.
+    for is_opened_again in [false, true] {
+        let disk = FaultyDisk::new(1);
+        let mut fuse = Fuse::default();
+        let mut store = make(&disk, &fuse);
+        for number in 0..4 {
+            let device = device(1, number);
+            store.register(registration(&device, 1)).await.unwrap();
+            let claim = claim_key(b"message", &device);
+            store.claim(vec![claim.clone()], 1).await.unwrap();
+            store.finish(vec![(claim, ClaimEnd::Sent)], None, 1).await.unwrap();
+        }
+        if is_opened_again {
+            drop(store);
+            fuse = Fuse::default();
+            store = opened(&disk, &fuse);
+        }
+        fuse.burn();
+        disk.crash();
+        drop(store);
+        for name in [REGISTRATIONS, REQUESTS] {
+            let file = disk.open(Path::new(name)).unwrap();
+            let mut builder = redb::Builder::new();
+            builder.set_repair_callback(move |_| panic!("{name} is read whole"));
+            builder.create_with_backend(TestFile { file, fuse: Fuse::default() }).unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_outlives_a_power_cut_under_load() {
     let first_seed = match std::env::var("POSTE_SEED") {
@@ -167,21 +222,34 @@ async fn each_step(
             let fuse = Fuse::default();
             let store = make(&disk, &fuse);
             prepare(&store).await;
+            let old_keys = row_keys(&store);
             fuse.light(steps);
             let outcome = change(&store).await;
             let is_interrupted = fuse.is_burnt();
             if let Err(error) = &outcome {
                 assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-                assert!(change(&store).await.is_err(), "it takes nothing more");
+                assert!(says_why(error), "{error}");
+                let error = change(&store).await.expect_err("it takes nothing more");
+                assert!(says_why(&error), "{error}");
             }
             assert!(is_interrupted || outcome.is_ok());
             drop(store);
             if is_power_cut {
-                disk.crash()
+                disk.crash();
             } else {
-                disk.kill()
+                disk.kill();
             }
+            // Before it is opened again, which overwrites what is left over.
+            let raw_keys = bytes_of(&disk, KEYS);
             let store = reopened(&disk);
+            if outcome.is_ok() {
+                let used = row_keys(&store);
+                let forgotten = old_keys.iter().filter(|key| !used.contains(key));
+                assert!(
+                    forgotten.into_iter().all(|key| !lies_in(key, &raw_keys)),
+                    "a forgotten key is there"
+                );
+            }
             check(&store, outcome.is_ok()).await;
             check_slots(&store);
             assert_eq!(store.counts().await.unwrap().unreadable, 0);
@@ -191,6 +259,31 @@ async fn each_step(
             }
         }
     }
+}
+
+/// Whether an error is the disk's, and not only that somebody closed the store.
+fn says_why(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { .. } | StoreError::Database(_))
+}
+
+/// The keys of all rows.
+fn row_keys(store: &RedbStore) -> Vec<[u8; 32]> {
+    let files = &store.0.files;
+    let read = files.registrations.begin_read().unwrap();
+    let rows = read.open_table(registrations::ROWS).unwrap();
+    let key = |row: &[u8]| *files.keys.read(row::Row::decode(row).unwrap().slot).unwrap().as_bytes();
+    rows.range::<&[u8]>(..).unwrap().map(|row| key(row.unwrap().1.value())).collect()
+}
+
+fn bytes_of(disk: &FaultyDisk, name: &str) -> Vec<u8> {
+    let file = disk.open(Path::new(name)).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    read_exact_at(file.as_ref(), &mut bytes, 0).unwrap();
+    bytes
+}
+
+fn lies_in(key: &[u8; 32], bytes: &[u8]) -> bool {
+    bytes.windows(key.len()).any(|window| window == key)
 }
 
 const STORE_ID: [u8; 16] = [7; 16];

@@ -23,9 +23,11 @@ async fn what_was_acknowledged_outlives_a_kill() {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let acknowledged =
             lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("done ")?.parse().ok());
-        version = acknowledged.take_while(|done| *done < version + 10 + round).last().unwrap_or(version);
+        let before = version;
+        version = acknowledged.take_while(|done| *done < before + 10 + round).last().unwrap_or(before);
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(version > before, "the child did not get to acknowledging anything");
         let store = open_dir(dir.path(), Caps::default());
         let stored = store.version(&device).await.unwrap().unwrap_or(0);
         assert!(stored >= version, "{version} was acknowledged, not {stored}");
