@@ -289,7 +289,7 @@ async fn write(
         let batch = ledger.batch(random.random_range(plan.batch.clone()), again);
         let (numbers, records) = batch.into_iter().unzip();
         waiting.insert(batch_id, numbers);
-        stream.send(Request::Batch(AppendBatch { batch_id, records })).await?;
+        stream.send(Request::Batch(AppendBatch { batch_id, records, confirmed: false })).await?;
     }
     unreachable!("the numbers of batches do not end")
 }
@@ -348,7 +348,7 @@ impl Stream {
     pub async fn append(&mut self, ledger: &Ledger, count: usize) -> Result<()> {
         let (numbers, records): (Vec<_>, _) = ledger.batch(count, None).into_iter().unzip();
         self.batches += 1;
-        self.send(Request::Batch(AppendBatch { batch_id: self.batches, records })).await?;
+        self.send(Request::Batch(AppendBatch { batch_id: self.batches, records, confirmed: false })).await?;
         let (batch_id, outcomes) = self.ack().await?;
         ensure!(batch_id == self.batches, "an acknowledgement of another batch");
         let refused = ledger.settle(&numbers, &outcomes)?;

@@ -2,7 +2,9 @@
 //! which cost their sender hardly more than small ones. Two limits count: of each writer, and of all together. A
 //! writer chooses its own id, so only the second one holds against whoever invents ids.
 //!
-//! A rolling day is the running hour and the 23 before it. Only what was stored counts.
+//! A rolling day is the running hour and the 23 before it. Only what was stored counts. What a writer has confirmed to
+//! others already counts as well, and is never above a quota: it waits on a bounded disk of the writer's, and as long as
+//! it waits no history of that time is complete.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -96,12 +98,14 @@ impl Quotas {
         Self { limits, clock, counts: Arc::default() }
     }
 
-    /// Lets a record into a store that may grow to `max_size` bytes, or says in words why not.
+    /// Lets a record into a store that may grow to `max_size` bytes, or says in words why not. A `confirmed` one is
+    /// always let in.
     pub(crate) fn admit(
         &self,
         writer: &WriterId,
         body_bytes: usize,
         max_size: Option<u64>,
+        confirmed: bool,
     ) -> Result<Reservation, String> {
         let class = Class::of(body_bytes);
         let (limit, total_limit) = (self.limits.writer.of(class), self.limits.total(class, max_size));
@@ -114,7 +118,7 @@ impl Quotas {
         let Counts { all, writers } = &mut *counts;
         all.advance(hour);
         let used = all.sum(class);
-        if total_limit > 0 && used.saturating_add(bytes) > total_limit {
+        if !confirmed && total_limit > 0 && used.saturating_add(bytes) > total_limit {
             return Err(format!(
                 "all writers together have stored {used} bytes of {class} within a day, of {} that they may: they can \
                  go on when the hours roll by, or when archive.max_size or their quota is raised",
@@ -129,7 +133,7 @@ impl Quotas {
             let usage = writers.entry(writer.clone()).or_default();
             usage.advance(hour);
             let used = usage.sum(class);
-            if used.saturating_add(bytes) > limit {
+            if !confirmed && used.saturating_add(bytes) > limit {
                 return Err(format!(
                     "this writer has stored {used} bytes of {class} within a day, of {} that it may: it can go on when \
                      the hours roll by",
@@ -281,14 +285,14 @@ mod tests {
     }
 
     fn admits_into(quotas: &Quotas, name: &str, body_bytes: usize, max_size: Option<u64>) -> bool {
-        quotas.admit(&writer(name), body_bytes, max_size).map(Reservation::stored).is_ok()
+        quotas.admit(&writer(name), body_bytes, max_size, false).map(Reservation::stored).is_ok()
     }
 
     #[test]
     fn each_class_and_each_writer_counts_for_itself() {
         let (quotas, _) = quotas();
         assert!(admits(&quotas, "a", 50_000) && admits(&quotas, "a", 50_000));
-        let told = quotas.admit(&writer("a"), 4096, None).unwrap_err();
+        let told = quotas.admit(&writer("a"), 4096, None, false).unwrap_err();
         assert!(told.contains("100000 bytes of medium records"), "{told}");
         assert!(admits(&quotas, "b", 100_000), "that is a large one, and of another writer");
         assert!(admits(&quotas, "a", 1_000_000) && !admits(&quotas, "a", 65_536));
@@ -305,7 +309,7 @@ mod tests {
                 (0..10_000).filter(|n| admits_into(&quotas, &n.to_string(), class_bytes, Some(MAX_SIZE)));
             assert_eq!(let_in.count() * class_bytes, 10_000_000, "an eighth");
         }
-        let told = quotas.admit(&writer("late"), 4096, Some(MAX_SIZE)).unwrap_err();
+        let told = quotas.admit(&writer("late"), 4096, Some(MAX_SIZE), false).unwrap_err();
         assert!(
             told.starts_with("all writers together have stored 10000000 bytes of medium records"),
             "{told}"
@@ -341,11 +345,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_confirmed_is_let_in_and_counts() {
+        let total = DayBytes { large: 1_000_000, ..DayBytes::default() };
+        for limits in [
+            QuotaLimits { writer: total, ..QuotaLimits::default() },
+            QuotaLimits { total, ..QuotaLimits::default() },
+        ] {
+            let (quotas, hand) = with(limits);
+            for _ in 0..3 {
+                quotas.admit(&writer("a"), 900_000, None, true).unwrap().stored();
+            }
+            drop(quotas.admit(&writer("a"), 900_000, None, true).unwrap());
+            assert!(!admits(&quotas, "a", 65_536));
+            hand.advance(24 * HOUR);
+            assert!(admits(&quotas, "a", 1_000_000), "what was not stored does not count");
+        }
+    }
+
+    #[test]
     fn a_clock_that_was_ahead_gives_nothing_back_and_stops_nothing() {
         let (quotas, hand) = quotas();
         assert!(admits(&quotas, "a", 600_000));
         hand.advance(10 * HOUR);
-        let ahead = quotas.admit(&writer("a"), 400_000, None).unwrap();
+        let ahead = quotas.admit(&writer("a"), 400_000, None, false).unwrap();
         for hours in [499_990, 499_000] {
             hand.set(hours * HOUR);
             assert!(!admits(&quotas, "a", 65_536), "set back to hour {hours}");
@@ -366,7 +388,7 @@ mod tests {
             QuotaLimits { total, ..QuotaLimits::default() },
         ] {
             let (quotas, hand) = with(limits);
-            let admit = || quotas.admit(&writer("a"), 1_000_000, None);
+            let admit = || quotas.admit(&writer("a"), 1_000_000, None, false);
             drop(admit().unwrap());
             let late = admit().unwrap();
             hand.advance(HOUR);

@@ -44,6 +44,7 @@ pub(crate) struct SpoolMetrics {
     pub(crate) damaged: Gauge,
     pub(crate) spooled: Counter,
     pub(crate) drained: Counter,
+    pub(crate) retired: Counter,
     pub(crate) lost: Counter,
 }
 
@@ -65,6 +66,10 @@ impl SpoolMetrics {
             ),
             spooled: scope.counter("spooled_envelopes", "Envelopes confirmed from the spool"),
             drained: scope.counter("drained_envelopes", "Envelopes that went from a spool into the archive"),
+            retired: scope.counter(
+                "spool_retired_envelopes",
+                "Confirmed envelopes that waited in a spool until they were older than what the archive keeps",
+            ),
             lost: scope.counter(
                 "spool_lost_envelopes",
                 "Confirmed envelopes that were lost in a spool; a damaged stretch counts as one",

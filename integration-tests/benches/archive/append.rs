@@ -107,7 +107,7 @@ impl Stored {
                     if let Ok(numbers) = numbers.clone() {
                         let body = |number| NewRecord { space: "waku1".to_owned(), body: set.body(number) };
                         let records = numbers.map(body).collect();
-                        stream.send(Request::Batch(AppendBatch { batch_id: sent, records })).await?;
+                        stream.send(Request::Batch(AppendBatch { batch_id: sent, records, confirmed: false })).await?;
                         (sent, waiting) = (sent + 1, waiting + 1);
                     }
                     while waiting >= IN_FLIGHT || (numbers.is_err() && waiting > 0) {
@@ -171,7 +171,7 @@ impl Stored {
             for (tick, records) in batches.into_iter().enumerate() {
                 let batch_id = tick as u64;
                 std::thread::sleep(due(batch_id).saturating_duration_since(Instant::now()));
-                let batch = AppendBatch { batch_id, records };
+                let batch = AppendBatch { batch_id, records, confirmed: false };
                 writers[tick % WRITERS].blocking_send(batch).context("a writer has ended")?;
             }
             anyhow::Ok(())

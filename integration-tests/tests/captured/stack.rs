@@ -117,7 +117,7 @@ async fn append(address: &str, bodies: Vec<Bytes>) -> anyhow::Result<()> {
     let (requests, stream) = mpsc::channel(2);
     let open = append_request::Kind::Open(AppendOpen { writer_id: "recording".to_owned() });
     let records = bodies.into_iter().map(|body| NewRecord { space: "waku1".to_owned(), body }).collect();
-    let batch = append_request::Kind::Batch(AppendBatch { batch_id: 1, records });
+    let batch = append_request::Kind::Batch(AppendBatch { batch_id: 1, records, confirmed: false });
     for kind in [open, batch] {
         requests.send(AppendRequest { kind: Some(kind) }).await?;
     }

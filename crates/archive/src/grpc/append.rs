@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 
 use super::{ArchiveGrpc, convert, first_message, stopping};
 use crate::metrics::{Guard, hold};
+use crate::record::Refusal;
 use crate::store::{ArchiveStore, Connection, Outcome, StoreError, WriterId};
 
 pub(crate) use batch::Intake;
@@ -135,7 +136,8 @@ impl Append {
                 "a batch has 1 to {MAX_BATCH_RECORDS} records and at most {MAX_BATCH_BYTES} bytes of bodies"
             ))));
         }
-        let results = self.intake.hand_over(&self.store, &self.writer.id, batch.records).await;
+        let results =
+            self.intake.hand_over(&self.store, &self.writer.id, batch.records, batch.confirmed).await;
         let results = results.map_err(|error| Err(convert::status(&error)))?;
         let batch_id = batch.batch_id;
         let ack = async move {
@@ -205,6 +207,7 @@ fn unix_nanos(clock: &Clock) -> i64 {
 }
 
 fn result_message(outcome: Outcome) -> v1::AppendResult {
+    let below_floor = outcome == Outcome::Refused(Refusal::BelowFloor);
     let (outcome, reason) = match outcome {
         Outcome::Stored => (v1::AppendOutcome::Stored, String::new()),
         Outcome::Duplicate => (v1::AppendOutcome::Duplicate, String::new()),
@@ -213,5 +216,5 @@ fn result_message(outcome: Outcome) -> v1::AppendResult {
         Outcome::NotKept => (v1::AppendOutcome::NotKept, String::new()),
         Outcome::OverQuota(reason) => (v1::AppendOutcome::OverQuota, reason),
     };
-    v1::AppendResult { outcome: outcome.into(), reason }
+    v1::AppendResult { outcome: outcome.into(), reason, below_floor }
 }

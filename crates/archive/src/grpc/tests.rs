@@ -111,7 +111,11 @@ impl Writer {
     }
 
     fn send_records(&self, batch_id: u64, records: Vec<v1::NewRecord>) {
-        let kind = Some(v1::append_request::Kind::Batch(v1::AppendBatch { batch_id, records }));
+        self.send_batch(v1::AppendBatch { batch_id, records, confirmed: false });
+    }
+
+    fn send_batch(&self, batch: v1::AppendBatch) {
+        let kind = Some(v1::append_request::Kind::Batch(batch));
         self.requests.unbounded_send(v1::AppendRequest { kind }).unwrap();
     }
 

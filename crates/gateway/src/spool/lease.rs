@@ -35,6 +35,8 @@ pub(crate) enum Fate {
     Again,
     /// It goes out again after a pause: the archive has no quota for it.
     OverQuota,
+    /// It waited until retention had taken away what is as old: it is gone like that, and nobody misses its file.
+    Retired,
     /// No archive will ever take it: it is lost, and its file is kept.
     Refused,
 }
@@ -114,7 +116,7 @@ impl Drained {
         let mut refused = 0;
         for (number, place) in self.lease.places.drain(..).enumerate() {
             match fate(number) {
-                Fate::Settled => settled.push(place),
+                Fate::Settled | Fate::Retired => settled.push(place),
                 Fate::Again => again.push(place),
                 Fate::OverQuota => over_quota.push(place),
                 Fate::Refused => {

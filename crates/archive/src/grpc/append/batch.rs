@@ -55,12 +55,13 @@ struct Stored {
 
 impl Intake {
     /// Hands a batch over, in order with the ones before it. What comes back waits for the outcomes, one for each
-    /// record.
+    /// record. What the writer has confirmed to others is above no quota.
     pub(super) async fn hand_over(
         &self,
         store: &Arc<dyn ArchiveStore>,
         writer: &WriterId,
         records: Vec<v1::NewRecord>,
+        confirmed: bool,
     ) -> Result<impl Future<Output = Vec<Outcome>> + Send + use<>, StoreError> {
         let max_size = store.retention().in_force().max_bytes;
         let (mut admitted, mut reservations, mut over_quota) = (Vec::new(), Vec::new(), Vec::new());
@@ -74,7 +75,7 @@ impl Intake {
                 }
             };
             let record = NewRecord { space, body };
-            match self.quotas.admit(writer, record.body.len(), max_size) {
+            match self.quotas.admit(writer, record.body.len(), max_size, confirmed) {
                 Ok(reservation) => {
                     admitted.push(record);
                     reservations.push(reservation);
@@ -209,7 +210,7 @@ mod tests {
         let writer: WriterId = "gateway".parse().unwrap();
         let hand_over = |n: u8| {
             let body = envelope(1000, Topic([1; 4]), &[n; 40_000]).rlp().clone();
-            intake.hand_over(&store, &writer, vec![v1::NewRecord { space: "waku1".to_owned(), body }])
+            intake.hand_over(&store, &writer, vec![v1::NewRecord { space: "waku1".to_owned(), body }], false)
         };
         for _ in 0..3 {
             // The stream is cut before anything is acknowledged.

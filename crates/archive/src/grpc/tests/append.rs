@@ -109,8 +109,14 @@ async fn a_writer_over_its_quota_is_told_so_record_by_record() {
     let ack = writer.ack().await;
     assert_eq!(outcomes(&ack), [Stored, OverQuota, Duplicate]);
     assert!(ack.results[1].reason.contains("medium records"), "{:?}", ack.results[1]);
+    // What it has confirmed already has waited elsewhere, and what is as old must not wait for ever.
+    let records = [medium(4), medium(3)].map(|envelope| record("waku1", envelope.rlp())).to_vec();
+    writer.send_batch(v1::AppendBatch { batch_id: 4, records, confirmed: true });
+    assert_eq!(outcomes(&writer.ack().await), [Stored, Stored]);
+    writer.send_records(5, vec![record("waku1", medium(5).rlp())]);
+    assert_eq!(outcomes(&writer.ack().await), [OverQuota], "they count");
     let metrics = archive.context.metrics.encode().unwrap();
-    let line = "poste_archive_append_records_total{outcome=\"over_quota\"} 1";
+    let line = "poste_archive_append_records_total{outcome=\"over_quota\"} 2";
     assert!(metrics.lines().any(|found| found == line), "{metrics}");
 }
 
@@ -152,6 +158,8 @@ async fn a_quota_counts_only_for_what_would_be_stored() {
     let ack = writer.ack().await;
     assert_eq!(outcomes(&ack), [Duplicate, OverQuota, Refused, NotKept, Refused, Refused]);
     assert!(ack.results[2].reason.contains("older than"), "{:?}", ack.results[2]);
+    let below_floor: Vec<bool> = ack.results.iter().map(|result| result.below_floor).collect();
+    assert_eq!(below_floor, [false, false, true, false, false, false]);
 
     // None of these comes to the store's writer, and all are counted.
     let small = envelope(1000, Topic([2; 4]), b"not kept");

@@ -275,8 +275,10 @@ impl<'a> Stream<'a> {
         if self.sent.is_empty() {
             self.heard = Instant::now();
         }
+        // What the spool holds was confirmed to those who sent it.
+        let confirmed = matches!(sent, Sent::Drained(_));
         self.sent.insert(self.next_id, sent);
-        let batch = AppendBatch { batch_id: self.next_id, records };
+        let batch = AppendBatch { batch_id: self.next_id, records, confirmed };
         // There is room for as many as may be unacknowledged.
         self.send(append_request::Kind::Batch(batch)).map_err(|error| match error {
             TrySendError::Full(_) => StreamEnd::Deaf,
@@ -368,12 +370,15 @@ impl<'a> Stream<'a> {
 
     /// They were confirmed: what the archive does not take now waits in the spool.
     fn settle_drained(&self, drained: Drained, results: &[AppendResult]) {
-        let fates: Vec<Fate> = results.iter().map(|result| fate(result.outcome())).collect();
+        let fates: Vec<Fate> = results.iter().map(fate).collect();
         let count = |fate| fates.iter().filter(|other| **other == fate).count() as u64;
-        let (settled, refused, over_quota) =
-            (count(Fate::Settled), count(Fate::Refused), count(Fate::OverQuota));
+        let [settled, retired, refused, over_quota] =
+            [Fate::Settled, Fate::Retired, Fate::Refused, Fate::OverQuota].map(count);
+        if retired > 0 {
+            info!(count = retired, "envelopes of the spool are older by now than what the archive keeps");
+        }
         if refused > 0 {
-            let is_refused = |result: &&AppendResult| result.outcome() == AppendOutcome::Refused;
+            let is_refused = |result: &&AppendResult| fate(result) == Fate::Refused;
             let reason = results.iter().find(is_refused).map(|result| result.reason.as_str());
             error!(count = refused, reason, "the archive refuses confirmed envelopes of the spool for good");
         }
@@ -384,7 +389,8 @@ impl<'a> Stream<'a> {
             );
         }
         self.outbox.metrics.spool.drained.inc_by(settled);
-        self.outbox.state.lock().answered += settled + refused;
+        self.outbox.metrics.spool.retired.inc_by(retired);
+        self.outbox.state.lock().answered += settled + retired + refused;
         self.finish(drained, |number| fates[number]);
     }
 
@@ -496,10 +502,12 @@ fn record(body: bytes::Bytes) -> NewRecord {
 }
 
 /// What an answer means to an envelope that was confirmed.
-fn fate(outcome: AppendOutcome) -> Fate {
-    match outcome {
+fn fate(result: &AppendResult) -> Fate {
+    match result.outcome() {
         AppendOutcome::Stored | AppendOutcome::Duplicate | AppendOutcome::NotKept => Fate::Settled,
+        AppendOutcome::Refused if result.below_floor => Fate::Retired,
         AppendOutcome::Refused => Fate::Refused,
+        // Of an archive that does not know what `confirmed` means.
         AppendOutcome::OverQuota => Fate::OverQuota,
         AppendOutcome::Unavailable | AppendOutcome::Unspecified => Fate::Again,
     }

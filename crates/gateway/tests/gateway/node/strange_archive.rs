@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -57,6 +58,10 @@ struct Script {
     pages: VecDeque<Result<QueryResponse, Status>>,
     /// How many records have come, those sent again included.
     received: usize,
+    /// Of those, how many were said to be confirmed already.
+    confirmed: usize,
+    /// What is refused is so for its age.
+    below_floor: bool,
     /// What the gateway has said that it holds back, and `goodbye`.
     said: Vec<Said>,
 }
@@ -75,7 +80,20 @@ fn opened() -> AppendResponse {
 }
 
 fn ack(batch_id: u64, outcomes: impl IntoIterator<Item = AppendOutcome>) -> AppendResponse {
-    let result = |outcome: AppendOutcome| AppendResult { outcome: outcome.into(), reason: "script".into() };
+    ack_with(batch_id, outcomes, false)
+}
+
+/// `below_floor`: what is refused is so for its age.
+fn ack_with(
+    batch_id: u64,
+    outcomes: impl IntoIterator<Item = AppendOutcome>,
+    below_floor: bool,
+) -> AppendResponse {
+    let result = |outcome: AppendOutcome| AppendResult {
+        outcome: outcome.into(),
+        reason: "script".into(),
+        below_floor: below_floor && outcome == AppendOutcome::Refused,
+    };
     let results = outcomes.into_iter().map(result).collect();
     AppendResponse { kind: Some(append_response::Kind::Ack(AppendAck { batch_id, results })) }
 }
@@ -98,10 +116,11 @@ impl Strange {
         let mut script = self.0.lock().unwrap();
         let count = batch.records.len();
         script.received += count;
+        script.confirmed += if batch.confirmed { count } else { 0 };
         let Some(reaction) = script.reactions.pop_front() else {
             let stored = |outcomes: &mut VecDeque<_>| outcomes.pop_front().unwrap_or(AppendOutcome::Stored);
             let outcomes: Vec<_> = (0..count).map(|_| stored(&mut script.outcomes)).collect();
-            return Some(Some(Ok(ack(batch.batch_id, outcomes))));
+            return Some(Some(Ok(ack_with(batch.batch_id, outcomes, script.below_floor))));
         };
         Some(Some(Ok(match reaction {
             Reaction::End => return None,
@@ -296,6 +315,28 @@ async fn what_it_refuses_of_the_spool_is_said_to_be_lost_and_kept() {
     assert!(kept.len() == 1 && kept[0].extension().is_some_and(|kind| kind == "damaged"), "{kept:?}");
     stack.end().await;
     assert!(archive.0.lock().unwrap().said.contains(&Said::Goodbye), "nothing is held back");
+    assert_eq!(archive.0.lock().unwrap().confirmed, 3, "the archive is told what must not wait for a quota");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_old_by_now_is_done_with_and_nothing_of_it_is_kept() {
+    use AppendOutcome::{Refused, Stored, Unavailable};
+    let outcomes = [Unavailable, Unavailable, Unavailable, Stored, Refused, Refused].into();
+    let script = Script { outcomes, below_floor: true, ..Script::default() };
+    let (stack, archive, _server) = start(script).await;
+    let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
+    let batch: Vec<_> = (0..3).map(|_| envelope(TOPIC, 10)).collect();
+    peer.post_confirmed(&batch).await;
+    stack.counted("spool_retired_envelopes", "", 2).await;
+    stack.counted_down("spool_envelopes", 0).await;
+    assert_eq!(
+        ["drained_envelopes", "spool_lost_envelopes", "spool_damaged_files"]
+            .map(|name| stack.metric(name, "")),
+        [1, 0, 0]
+    );
+    eventually("the file to go", || stack.spool_files().is_empty()).await;
+    stack.end().await;
+    assert!(archive.0.lock().unwrap().said.contains(&Said::Goodbye), "nothing is held back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -417,8 +458,10 @@ async fn what_it_has_no_quota_for_may_be_sent_again_and_costs_the_peer_nothing()
     let (stack, archive, _server) = start_with(script, |config| config.peer_quota_large = quota).await;
     let mut peer = Peer::quiet(&stack, Dialect::Waku1).await;
     // Its quota is enough for one of these.
-    let large = envelope(TOPIC, 70_000);
-    for refused in [true, true, false, false] {
+    let large = envelope_at(NOW, 1000, TOPIC, 70_000);
+    // Repeated at once it does not go to the archive again.
+    for (after_secs, refused) in [(0, true), (1, true), (29, true), (30, false), (0, false)] {
+        stack.clock.advance(Duration::from_secs(after_secs));
         let batch = peer.post(std::slice::from_ref(&large)).await;
         let faults = peer.confirmation(batch).await;
         assert_eq!(faults.len(), usize::from(refused), "{faults:?}");
@@ -429,7 +472,7 @@ async fn what_it_has_no_quota_for_may_be_sent_again_and_costs_the_peer_nothing()
             );
         }
     }
-    let never = envelope(TOPIC, 10);
+    let never = envelope_at(NOW, 1000, TOPIC, 10);
     for _ in 0..2 {
         let batch = peer.post(std::slice::from_ref(&never)).await;
         assert_eq!(peer.confirmation(batch).await[0].description, "archive cannot store this envelope");
