@@ -131,6 +131,7 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
         outbox,
         max_bytes: config.spool_size.0,
         clock: context.clock.clone(),
+        max_ttl: longest_ttl(&config),
         metrics: metrics.clone(),
     };
     let pool = Arc::new(Pool::new(config.pool_bytes.as_usize()));
@@ -273,6 +274,12 @@ fn archive_store(config: &GatewayConfig) -> Result<Option<Bytes>, StartError> {
     store.map(|store| Some(store.into())).ok_or(StartError::Setting { setting: "archive_store", reason })
 }
 
+/// The longest ttl of what a spool may hold. The setting may have been larger when that came, and is another one of another
+/// gateway: below the default it says nothing.
+fn longest_ttl(config: &GatewayConfig) -> Duration {
+    Duration::from(config.max_ttl).max(GatewayConfig::default().max_ttl.into())
+}
+
 /// Opens the spool and begins to fill it.
 async fn outbox(
     config: &GatewayConfig,
@@ -282,8 +289,8 @@ async fn outbox(
 ) -> Result<(Arc<Outbox>, Spooling), StartError> {
     let node_id = hex::encode(key.public().node_id());
     let chosen = archive_store(config)?;
-    let [spool_ready, store_ready, queue] =
-        ["gateway.spool", "gateway.archive_store", "gateway.archive_queue"]
+    let [spool_ready, spool_version, store_ready, queue] =
+        ["gateway.spool", "gateway.spool_version", "gateway.archive_store", "gateway.archive_queue"]
             .map(|name| context.readiness.add(name));
     let deadline = Instant::now() + LOCK_PATIENCE;
     let mut said = false;
@@ -295,7 +302,9 @@ async fn outbox(
             max_bytes: config.spool_size.0,
             writer_id: writer_id(&node_id),
             clock: context.clock.clone(),
+            max_ttl: longest_ttl(config),
             ready: spool_ready.clone(),
+            version: spool_version.clone(),
             metrics: metrics.spool.clone(),
         };
         let (dir, chosen, ready) = (options.dir.clone(), chosen.clone(), store_ready.clone());

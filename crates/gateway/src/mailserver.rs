@@ -22,7 +22,8 @@ pub(crate) use outbox::{KnownStore, Outbox, OutboxSize, Spooling};
 pub(crate) trait MailServer: fmt::Debug + Send + Sync + 'static {
     /// Takes an envelope into safe keeping. Returns at once; the receipt resolves when it is safe: in the archive, or on
     /// this gateway's disk on its way there.
-    fn archive(&self, envelope: &Envelope) -> Result<Receipt, QueueFull>;
+    /// `learn` is told what became of it as soon as that is known, and dropped where it never is.
+    fn archive(&self, envelope: &Envelope, learn: Option<Learn>) -> Result<Receipt, QueueFull>;
 
     /// Sends the page that was asked for to a peer, oldest envelopes first. When this returns without error,
     /// everything has been handed to the peer's connection; what completes the request is sent by the caller.
@@ -103,6 +104,9 @@ impl Stored {
     }
 }
 
+/// Is told what became of an envelope. It must not wait.
+pub(crate) type Learn = Box<dyn FnOnce(Stored) + Send>;
+
 /// A promise to say whether an envelope is stored. Cheap to clone; every clone learns it.
 #[derive(Clone)]
 pub(crate) struct Receipt(Shared<BoxFuture<'static, Stored>>);
@@ -117,11 +121,6 @@ impl Receipt {
     /// One that resolves when the other end says so; unknown when the other end is dropped.
     fn pending(done: oneshot::Receiver<Stored>) -> Self {
         Self(done.map(|stored| stored.unwrap_or(Stored::Unknown)).boxed().shared())
-    }
-
-    /// The same, which tells `learn` as soon as anybody looks at it and it is known.
-    pub(crate) fn telling(self, learn: impl FnOnce(Stored) + Send + 'static) -> Self {
-        Self(self.0.inspect(|stored| learn(*stored)).boxed().shared())
     }
 
     /// What became of it, if that is known.

@@ -9,7 +9,7 @@ use poste_wire::packet::{Options, RateLimits};
 use poste_wire::{Bloom, Dialect, Envelope, SymKey};
 
 use crate::acceptance::{self, Refusal, Rules};
-use crate::mailserver::{MailServer, Receipt, Stored};
+use crate::mailserver::{Learn, MailServer, Receipt, Stored};
 use crate::metrics::Metrics;
 use crate::peers::{Peer, Peers};
 use crate::pool::{Pool, Pooled, Slot};
@@ -68,7 +68,7 @@ impl Node {
     ) -> Result<Pooled, Refusal> {
         let taken = acceptance::check(envelope, self.now(), &self.rules).and_then(|pow| {
             let archive = |envelope: &Envelope| self.archive(envelope, from.map(|(key, _)| key));
-            self.pool.offer(envelope, pow, from.map(|(_, slot)| slot), archive)
+            self.pool.offer(envelope, pow, from.map(|(_, slot)| slot), self.clock.now(), archive)
         });
         match &taken {
             Ok(pooled) => self.metrics.taken(pooled.known),
@@ -83,16 +83,15 @@ impl Node {
         if from.is_some_and(|key| !self.quotas.has_room(key, bytes, now)) {
             return Err(Refusal::OverQuota);
         }
-        let receipt = self.mail.archive(envelope).map_err(|_| Refusal::ArchiveFull)?;
-        let Some(charge) = from.and_then(|key| self.quotas.charge(key, bytes, now)) else {
-            return Ok(receipt);
-        };
-        let quotas = Arc::clone(&self.quotas);
-        Ok(receipt.telling(move |stored| {
-            if stored.may_come_again() {
-                quotas.give_back(&charge);
-            }
-        }))
+        let charge = from.and_then(|key| self.quotas.charge(key, bytes, now));
+        let learn = charge.map(|charge| -> Learn {
+            Box::new(move |stored| {
+                if !stored.may_come_again() {
+                    charge.keep();
+                }
+            })
+        });
+        self.mail.archive(envelope, learn).map_err(|_| Refusal::ArchiveFull)
     }
 
     /// How many connected peers want an envelope with this proof of work.

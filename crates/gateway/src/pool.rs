@@ -4,6 +4,7 @@
 //! so that a quiet pool costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use poste_wire::{Envelope, Hash};
@@ -38,6 +39,18 @@ struct Entry {
     pow: f64,
     known_by: Slots,
     receipt: Receipt,
+    /// When it was handed to the archive last, since 1970.
+    offered: Duration,
+}
+
+impl Entry {
+    /// Whether the archive did not keep it, and may do so at `now`.
+    fn may_go_again(&self, now: Duration) -> bool {
+        match self.receipt.known() {
+            Some(Stored::OverQuota) => now.abs_diff(self.offered) >= OFFER_AGAIN_AFTER,
+            known => known.is_some_and(Stored::may_come_again),
+        }
+    }
 }
 
 /// What became of an envelope that was offered.
@@ -65,6 +78,9 @@ pub(crate) struct Parcel {
 const ENTRY_BYTES: usize = 512;
 /// How many envelopes anybody looks at while it holds the pool's lock.
 const LOOK: usize = 4096;
+/// What the archive had no quota for goes there again only after so long, however often it is sent: whoever repeats it
+/// would have the archive look for it each time.
+const OFFER_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 impl Pool {
     /// An empty pool for at most `max_bytes` of envelopes, with what keeping them takes.
@@ -74,7 +90,7 @@ impl Pool {
 
     /// Puts an envelope in, unless it is there. `from` is then known to have it. `archive` is called for a new one, and
     /// again for one that was not kept and may be now; what the archive does not even queue is not pooled either, so that
-    /// it can be sent again.
+    /// it can be sent again. `now` is since 1970.
     ///
     /// When the pool is full, the envelopes that expire first make room.
     pub(crate) fn offer<E>(
@@ -82,6 +98,7 @@ impl Pool {
         envelope: &Envelope,
         pow: f64,
         from: Option<Slot>,
+        now: Duration,
         archive: impl FnOnce(&Envelope) -> Result<Receipt, E>,
     ) -> Result<Pooled, E> {
         let mut state = self.state.lock();
@@ -89,8 +106,9 @@ impl Pool {
             && let Some(entry) = state.entries.get_mut(&number)
         {
             entry.known_by.extend(from);
-            if entry.receipt.known().is_some_and(Stored::may_come_again) {
+            if entry.may_go_again(now) {
                 entry.receipt = archive(&entry.envelope)?;
+                entry.offered = now;
             }
             return Ok(Pooled { receipt: entry.receipt.clone(), known: true });
         }
@@ -103,7 +121,8 @@ impl Pool {
         state.expiries.insert((envelope.expiry(), number));
         let mut known_by = Slots::default();
         known_by.extend(from);
-        state.entries.insert(number, Entry { envelope, pow, known_by, receipt: receipt.clone() });
+        let entry = Entry { envelope, pow, known_by, receipt: receipt.clone(), offered: now };
+        state.entries.insert(number, entry);
         while state.memory() > self.max_bytes && state.entries.len() > 1 {
             state.remove_first_to_expire();
         }
@@ -237,6 +256,7 @@ mod tests {
 
     const A: Slot = Slot(0);
     const B: Slot = Slot(100);
+    const NOW: Duration = Duration::from_secs(1_600_000_000);
 
     fn envelope(number: u32, expiry: u32) -> Envelope {
         Envelope::new(expiry, 50, Topic(number.to_be_bytes()), &[0; 100], u64::from(number))
@@ -255,21 +275,21 @@ mod tests {
     fn the_sender_never_gets_its_own_and_others_get_it_once() {
         let pool = Pool::new(1 << 20);
         let first = envelope(1, 100);
-        assert!(!pool.offer(&first, 1.0, Some(A), stored).unwrap().known);
+        assert!(!pool.offer(&first, 1.0, Some(A), NOW, stored).unwrap().known);
         assert_eq!(take(&pool, A, 0, 1 << 20), (vec![], 1, false));
         assert_eq!(take(&pool, B, 0, 1 << 20), (vec![first.clone()], 1, false));
         assert_eq!(take(&pool, B, 0, 1 << 20), (vec![], 1, false));
-        assert!(pool.offer(&first, 1.0, Some(B), stored).unwrap().known);
+        assert!(pool.offer(&first, 1.0, Some(B), NOW, stored).unwrap().known);
     }
 
     #[test]
     fn a_known_envelope_is_not_archived_twice_and_a_refused_one_is_not_kept() {
         let pool = Pool::new(1 << 20);
         let first = envelope(1, 100);
-        assert_eq!(pool.offer(&first, 1.0, None, |_| Err::<Receipt, _>("full")).unwrap_err(), "full");
+        assert_eq!(pool.offer(&first, 1.0, None, NOW, |_| Err::<Receipt, _>("full")).unwrap_err(), "full");
         assert_eq!(pool.size(), (0, 0));
-        pool.offer(&first, 1.0, None, stored).unwrap();
-        pool.offer(&first, 1.0, None, |_| -> Result<Receipt, ()> { panic!("archived twice") }).unwrap();
+        pool.offer(&first, 1.0, None, NOW, stored).unwrap();
+        pool.offer(&first, 1.0, None, NOW, |_| -> Result<Receipt, ()> { panic!("archived twice") }).unwrap();
     }
 
     #[test]
@@ -282,15 +302,21 @@ mod tests {
         ] {
             let pool = Pool::new(1 << 20);
             let first = envelope(1, 100);
-            pool.offer(&first, 1.0, Some(A), |_| Ok::<_, ()>(Receipt::ready(stored))).unwrap();
+            pool.offer(&first, 1.0, Some(A), NOW, |_| Ok::<_, ()>(Receipt::ready(stored))).unwrap();
             assert_eq!(take(&pool, B, 0, 1 << 20).0.len(), 1);
+            if stored == Stored::OverQuota {
+                let early = NOW + OFFER_AGAIN_AFTER - Duration::from_millis(1);
+                let known = pool.offer(&first, 1.0, Some(A), early, |_| Err("not yet")).unwrap();
+                assert_eq!(known.receipt.known(), Some(stored), "it is said again");
+            }
+            let later = NOW + OFFER_AGAIN_AFTER;
             let mut again = false;
-            let refused = pool.offer(&first, 1.0, Some(A), |_| {
+            let refused = pool.offer(&first, 1.0, Some(A), later, |_| {
                 again = true;
                 Err("still none")
             });
             assert_eq!((again, refused.is_err()), (expected, expected), "{stored:?}");
-            let offer = || pool.offer(&first, 1.0, Some(A), self::stored).unwrap();
+            let offer = || pool.offer(&first, 1.0, Some(A), later, self::stored).unwrap();
             assert!(offer().known);
             let now = if expected { Stored::Yes } else { stored };
             assert_eq!(offer().receipt.known(), Some(now), "{stored:?}");
@@ -302,7 +328,7 @@ mod tests {
     fn parcels_keep_to_their_bound_and_go_on() {
         let pool = Pool::new(1 << 20);
         let all: Vec<_> = (1..=10).map(|number| envelope(number, 100)).collect();
-        all.iter().for_each(|envelope| drop(pool.offer(envelope, 1.0, None, stored).unwrap()));
+        all.iter().for_each(|envelope| drop(pool.offer(envelope, 1.0, None, NOW, stored).unwrap()));
         let bound = 3 * all[0].rlp().len();
         let (mut got, mut after) = (vec![], 0);
         loop {
@@ -323,7 +349,7 @@ mod tests {
         let one = envelope(1, 100).rlp().len();
         let pool = Pool::new(2 * (one + ENTRY_BYTES));
         for (number, expiry) in [(1, 120), (2, 100), (3, 110)] {
-            pool.offer(&envelope(number, expiry), 1.0, None, stored).unwrap();
+            pool.offer(&envelope(number, expiry), 1.0, None, NOW, stored).unwrap();
         }
         assert_eq!(take(&pool, A, 0, 1 << 20).0, [envelope(1, 120), envelope(3, 110)]);
         assert_eq!(pool.sweep(110), 0);
@@ -334,7 +360,7 @@ mod tests {
     #[test]
     fn a_slot_that_is_used_again_knows_nothing() {
         let pool = Pool::new(1 << 20);
-        pool.offer(&envelope(1, 100), 1.0, Some(B), stored).unwrap();
+        pool.offer(&envelope(1, 100), 1.0, Some(B), NOW, stored).unwrap();
         pool.forget(B);
         assert_eq!(take(&pool, B, 0, 1 << 20).0.len(), 1);
     }

@@ -2,6 +2,7 @@
 //! It outlives connections: reconnecting does not help.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -28,9 +29,12 @@ pub(crate) struct PeerQuotas {
     peers: Mutex<HashMap<PublicKey, Usage>>,
 }
 
-/// What was counted of one peer for one envelope.
+/// What was counted of one peer for one envelope. It is given back when this is dropped, unless the envelope was kept.
 #[derive(Debug)]
+#[must_use]
 pub(crate) struct Charge {
+    /// Until the envelope is kept.
+    quotas: Option<Arc<PeerQuotas>>,
     peer: PublicKey,
     class: usize,
     bytes: u64,
@@ -86,7 +90,7 @@ impl PeerQuotas {
     }
 
     /// Counts an envelope that a peer has added. None: there is no limit for its size.
-    pub(crate) fn charge(&self, peer: &PublicKey, bytes: usize, now: Duration) -> Option<Charge> {
+    pub(crate) fn charge(self: &Arc<Self>, peer: &PublicKey, bytes: usize, now: Duration) -> Option<Charge> {
         let (class, bytes) = (class(bytes), bytes as u64);
         self.limits[class]?;
         let mut peers = self.peers.lock();
@@ -96,17 +100,32 @@ impl PeerQuotas {
         let usage = peers.entry(*peer).or_default();
         usage.advance(now.as_secs() / HOUR);
         usage.hours[usage.newest as usize % HOURS][class] += bytes;
-        Some(Charge { peer: *peer, class, bytes, hour: usage.newest })
+        Some(Charge { quotas: Some(Arc::clone(self)), peer: *peer, class, bytes, hour: usage.newest })
     }
 
     /// What was counted came to nothing: the envelope was not kept.
-    pub(crate) fn give_back(&self, charge: &Charge) {
+    fn give_back(&self, charge: &Charge) {
         let mut peers = self.peers.lock();
         let Some(usage) = peers.get_mut(&charge.peer) else { return };
         // What was counted a day ago no longer counts; a peer that was forgotten meanwhile begins anew.
         if charge.hour <= usage.newest && usage.newest - charge.hour < HOURS as u64 {
             let used = &mut usage.hours[charge.hour as usize % HOURS][charge.class];
             *used = used.saturating_sub(charge.bytes);
+        }
+    }
+}
+
+impl Charge {
+    /// The envelope was kept: it counts.
+    pub(crate) fn keep(mut self) {
+        self.quotas = None;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(quotas) = self.quotas.take() {
+            quotas.give_back(self);
         }
     }
 }
@@ -140,17 +159,21 @@ mod tests {
         SecretKey::from_bytes(&bytes).unwrap().public()
     }
 
-    fn add(quotas: &PeerQuotas, number: u32, bytes: usize, now: Duration) -> bool {
+    fn quotas(limits: [ByteSize; CLASSES]) -> Arc<PeerQuotas> {
+        Arc::new(PeerQuotas::new(limits))
+    }
+
+    fn add(quotas: &Arc<PeerQuotas>, number: u32, bytes: usize, now: Duration) -> bool {
         let fits = quotas.has_room(&peer(number), bytes, now);
         if fits {
-            let _ = quotas.charge(&peer(number), bytes, now);
+            quotas.charge(&peer(number), bytes, now).into_iter().for_each(Charge::keep);
         }
         fits
     }
 
     #[test]
     fn each_peer_and_each_size_has_its_own() {
-        let quotas = PeerQuotas::new([ByteSize(0), ByteSize(10_000), ByteSize(200_000)]);
+        let quotas = quotas([ByteSize(0), ByteSize(10_000), ByteSize(200_000)]);
         for _ in 0..100 {
             assert!(add(&quotas, 1, 4095, NOW), "small ones have no limit");
         }
@@ -164,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_day_rolls_by_hours() {
-        let quotas = PeerQuotas::new([ByteSize(100), ByteSize(0), ByteSize(0)]);
+        let quotas = quotas([ByteSize(100), ByteSize(0), ByteSize(0)]);
         let hours = |count: u64| NOW + Duration::from_secs(count * HOUR);
         assert!(add(&quotas, 1, 60, hours(0)));
         assert!(add(&quotas, 1, 40, hours(12)));
@@ -177,30 +200,29 @@ mod tests {
 
     #[test]
     fn what_was_not_kept_is_given_back_unless_its_hour_has_passed() {
-        let quotas = PeerQuotas::new([ByteSize(100), ByteSize(0), ByteSize(0)]);
+        let quotas = quotas([ByteSize(100), ByteSize(0), ByteSize(0)]);
         assert!(quotas.charge(&peer(1), 5000, NOW).is_none(), "no limit");
         let hours = |count: u64| NOW + Duration::from_secs(count * HOUR);
-        let charges: Vec<_> =
-            [0, 0, 1].map(|hour| quotas.charge(&peer(1), 30, hours(hour)).unwrap()).into_iter().collect();
+        let [first, second, third] = [0, 0, 1].map(|hour| quotas.charge(&peer(1), 30, hours(hour)).unwrap());
         assert!(!add(&quotas, 1, 40, hours(1)));
-        quotas.give_back(&charges[0]);
+        drop(first);
         assert!(add(&quotas, 1, 40, hours(1)) && !add(&quotas, 1, 1, hours(1)));
         // A day later its hour is another one.
         assert!(add(&quotas, 1, 30, hours(24)) && !add(&quotas, 1, 1, hours(24)));
-        quotas.give_back(&charges[1]);
+        drop(second);
         assert!(!add(&quotas, 1, 1, hours(24)), "it does not count any more");
-        quotas.give_back(&charges[2]);
+        drop(third);
         assert!(add(&quotas, 1, 30, hours(24)));
     }
 
     #[test]
     fn the_table_is_bounded_and_the_oldest_leave() {
-        let quotas = PeerQuotas::new([ByteSize(100), ByteSize(0), ByteSize(0)]);
+        let quotas = quotas([ByteSize(100), ByteSize(0), ByteSize(0)]);
         let mut keys: Vec<PublicKey> = Vec::new();
         for number in 0..MAX_PEERS as u32 + 1 {
             keys.push(peer(number));
             let later = Duration::from_secs(u64::from(number) * HOUR / 1000);
-            let _ = quotas.charge(&keys[number as usize], 100, NOW + later);
+            quotas.charge(&keys[number as usize], 100, NOW + later).unwrap().keep();
         }
         assert_eq!(quotas.peers.lock().len(), MAX_PEERS + 1 - FORGET);
         assert!(quotas.has_room(&keys[0], 1, NOW), "the oldest is forgotten");

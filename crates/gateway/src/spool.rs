@@ -31,7 +31,7 @@ use poste_journal::{DirectoryLock, Disk, ErrorKind, Journal, JournalError, Optio
 use poste_service::Clock;
 use poste_service::readiness::Check;
 use thiserror::Error;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 use crate::metrics::SpoolMetrics;
 use identity::Identity;
@@ -48,6 +48,8 @@ pub(crate) const DIRECTORY: &str = "spool";
 const SEGMENTS: u64 = 16;
 const MIN_SEGMENT_BYTES: u64 = 64 * 1024;
 const MAX_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// By so much an envelope may be older than its ttl when it is spooled: it waits in memory for a while, and clocks are set.
+const AGE_TOLERANCE: Duration = Duration::from_secs(600);
 
 /// Why a spool cannot be opened.
 #[derive(Debug, Error)]
@@ -86,7 +88,11 @@ pub(crate) struct SpoolOptions {
     /// Under which name its envelopes are archived, unless the directory says otherwise already.
     pub(crate) writer_id: String,
     pub(crate) clock: Clock,
+    /// The longest ttl of envelopes: none was made so long before it came.
+    pub(crate) max_ttl: Duration,
     pub(crate) ready: Check,
+    /// Whether this program reads all that is in it.
+    pub(crate) version: Check,
     pub(crate) metrics: SpoolMetrics,
 }
 
@@ -101,6 +107,7 @@ pub(crate) struct Spool {
     writer_id: String,
     fault: Mutex<Option<Fault>>,
     ready: Check,
+    version: Check,
     metrics: SpoolMetrics,
 }
 
@@ -144,7 +151,8 @@ impl Spool {
     /// Takes the directory's lock and reads what an earlier life has left: of its files only the last, the others in the
     /// background. It blocks.
     pub(crate) fn open(options: SpoolOptions) -> Result<(Arc<Self>, SpoolWriter), SpoolError> {
-        let SpoolOptions { disk, dir, max_bytes, writer_id, clock, ready, metrics } = options;
+        let SpoolOptions { disk, dir, max_bytes, writer_id, clock, max_ttl, ready, version, metrics } =
+            options;
         let lock = DirectoryLock::acquire(disk, &dir)?;
         let identity = Identity::open(&lock, &writer_id)?;
         let segment_bytes = (max_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES);
@@ -154,16 +162,28 @@ impl Spool {
         if let Some(version) = found.newer {
             return Err(SpoolError::Version { dir, version });
         }
-        let index = found.into_index(&recovery);
+        let mut index = found.into_index(&recovery);
+        let reader = journal.reader();
+        let max_age_ms = u64::try_from((max_ttl + AGE_TOLERANCE).as_millis()).unwrap_or(u64::MAX);
+        let bounded = index.bound_unread(|segment| {
+            let oldest_ms = reader.created_ms(segment)?.map(|created| created.saturating_sub(max_age_ms));
+            Ok::<_, JournalError>(oldest_ms.map(|oldest| u32::try_from(oldest / 1000).unwrap_or(u32::MAX)))
+        });
+        if let Err(error) = bounded {
+            // A start does not ask such a disk for one file after another. Reading them says the same, and tries again.
+            debug!(cause = %error, "nobody knows how old the envelopes in some files of the spool may be");
+        }
         ready.ready();
+        version.ready();
         let spool = Arc::new(Self {
             survey: Mutex::new(survey::Progress::new(&index)),
             surveyed: Condvar::new(),
             index: Mutex::new(index),
-            reader: journal.reader(),
+            reader,
             writer_id: identity.writer_id,
             fault: Mutex::default(),
             ready,
+            version,
             metrics,
         });
         let SpoolSize { envelopes, bytes } = spool.size();
@@ -175,7 +195,8 @@ impl Spool {
     }
 
     /// Waits until the disk was asked for everything that an earlier life has left. It blocks.
-    pub(crate) fn look_through(&self) {
+    #[cfg(test)]
+    fn look_through(&self) {
         let mut progress = self.survey.lock();
         while !progress.is_done() {
             self.surveyed.wait(&mut progress);
@@ -192,7 +213,18 @@ impl Spool {
         self.index.lock().size()
     }
 
-    /// Creation time of the oldest envelope in it, unix seconds. It may be too old while a segment is drained.
+    /// How many files hold something that is not settled, as far as anybody can know.
+    pub(crate) fn files(&self) -> usize {
+        self.index.lock().files()
+    }
+
+    /// How many envelopes were settled since it was opened.
+    pub(crate) fn settled(&self) -> u64 {
+        self.index.lock().settled()
+    }
+
+    /// Creation time of the oldest envelope in it, unix seconds. It may be too old while a segment is drained, or not read
+    /// yet.
     pub(crate) fn oldest(&self) -> Option<u32> {
         self.index.lock().oldest()
     }

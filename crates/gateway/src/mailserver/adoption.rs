@@ -10,7 +10,7 @@ use poste_journal::{JournalError, RealDisk};
 use poste_rpc::client::Target;
 use poste_service::Clock;
 use poste_service::readiness::Readiness;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -21,10 +21,10 @@ use crate::spool::{self, Spool, SpoolError, SpoolOptions};
 /// How often each directory is tried, and how often it is looked whether the archive can be reached for it.
 const INTERVAL: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long one spool may be drained at a time, another attempt goes on where this one has ended; and at most, when nothing
-/// comes of shorter ones. A gateway that starts waits for its own longer than the first.
+/// How long one spool may be had at a time, another attempt goes on where this one has ended; and at most, when nothing
+/// comes of shorter ones. A gateway that starts waits for its own for longer than the last, and what it takes to end one.
 const STRETCH: Duration = Duration::from_secs(10);
-const LONGEST_STRETCH: Duration = Duration::from_secs(600);
+const LONGEST_STRETCH: Duration = Duration::from_secs(20);
 /// How long a spool that is not empty yet is left alone after a stretch: its own gateway may have come back, and waits for
 /// the directory.
 const GIVE_WAY: Duration = Duration::from_secs(3);
@@ -42,6 +42,8 @@ pub(crate) struct Adoption {
     /// The bound of a spool's files.
     pub(crate) max_bytes: u64,
     pub(crate) clock: Clock,
+    /// The longest ttl of envelopes in a spool.
+    pub(crate) max_ttl: Duration,
     pub(crate) metrics: Metrics,
 }
 
@@ -50,8 +52,8 @@ pub(crate) struct Adoption {
 enum Adopted {
     /// Not at all, or as far as it can now.
     Stuck,
-    /// A stretch; more is to be drained of what was found at its beginning.
-    Unfinished { found: usize },
+    /// A stretch; more is to be drained of the files that were found at its beginning.
+    Unfinished { files: usize },
     /// The archive has heard its goodbye.
     Parted,
 }
@@ -78,7 +80,7 @@ impl Attempts {
     fn add(&mut self, adopted: Adopted) {
         self.stretch = match (self.adopted, adopted) {
             // Files are drained as a whole: what was done of one is done again.
-            (Adopted::Unfinished { found: before }, Adopted::Unfinished { found }) if found >= before => {
+            (Adopted::Unfinished { files: before }, Adopted::Unfinished { files }) if files >= before => {
                 (self.stretch * 2).min(LONGEST_STRETCH)
             }
             _ => STRETCH,
@@ -117,21 +119,27 @@ impl Adoption {
             max_bytes: self.max_bytes,
             writer_id: String::new(),
             clock: self.clock.clone(),
+            max_ttl: self.max_ttl,
             ready: Readiness::new().add("adopted"),
+            version: Readiness::new().add("adopted"),
             metrics: self.metrics.adopting().spool,
         };
         let (dir, own) = (dir.to_owned(), self.outbox.store().clone());
+        let end = Instant::now() + attempts.stretch;
         let opening = tokio::task::spawn_blocking(move || {
             if !spool::is_spool(&dir) {
                 return Ok(None);
             }
             let opened = Spool::open(options)?;
-            // What there is must be known, or it would not be drained.
-            opened.0.look_through();
             let store = own.for_spool(disk, &dir, Readiness::new().add("adopted"))?;
             Ok(Some((opened, store)))
         });
-        let ((spool, writer), store) = match opening.await {
+        let opened = tokio::select! {
+            opened = opening => opened,
+            // It is given back as soon as it is open.
+            () = stop.cancelled() => return as_before,
+        };
+        let ((spool, writer), store) = match opened {
             Ok(Ok(Some(opened))) => opened,
             // There is none, or somebody has it.
             Ok(Ok(None) | Err(SpoolError::Journal(JournalError::Locked { .. }))) => return as_before,
@@ -144,7 +152,7 @@ impl Adoption {
                 return as_before;
             }
         };
-        let before = spool.size().envelopes;
+        let files = spool.files();
         let started = Outbox::start(
             (Arc::clone(&spool), writer),
             QUEUE_BYTES,
@@ -165,19 +173,18 @@ impl Adoption {
             let ending = CancellationToken::new();
             ending.cancel();
             adopted = tokio::select! {
-                outcome = timeout(attempts.stretch, outbox.run(&self.archive, &ending)) => match outcome {
+                outcome = timeout_at(end, outbox.run(&self.archive, &ending)) => match outcome {
                     Ok(true) => Adopted::Parted,
                     Ok(false) => Adopted::Stuck,
-                    Err(_) => Adopted::Unfinished { found: before },
+                    Err(_) => Adopted::Unfinished { files },
                 },
                 () = stop.cancelled() => Adopted::Stuck,
             }
         }
         spooling.end().await;
-        let left = spool.size().envelopes;
-        if before > 0 {
-            let drained = before.saturating_sub(left);
-            info!(drained, left, "drained the spool of a gateway that is gone");
+        let (drained, files_left) = (spool.settled(), spool.files());
+        if drained > 0 || files_left > 0 {
+            info!(drained, files_left, "drained the spool of a gateway that is gone");
         }
         adopted
     }
@@ -202,7 +209,9 @@ mod tests {
             max_bytes: 1 << 20,
             writer_id: "c0ffee".to_owned(),
             clock: Clock::system(),
+            max_ttl: Duration::from_secs(86_400),
             ready: Readiness::new().add("spool"),
+            version: Readiness::new().add("version"),
             metrics: metrics.spool.clone(),
         }
     }
@@ -220,6 +229,7 @@ mod tests {
             outbox,
             max_bytes: 64 << 20,
             clock: Clock::system(),
+            max_ttl: Duration::from_secs(86_400),
             metrics: metrics.clone(),
         };
         (adoption, spooling)
@@ -267,15 +277,44 @@ mod tests {
     #[test]
     fn stretches_of_which_nothing_comes_grow() {
         let mut attempts = Attempts::none();
-        for (found, seconds) in [(9, 10), (9, 20), (9, 40), (8, 10), (8, 20)] {
-            attempts.add(Adopted::Unfinished { found });
-            assert_eq!(attempts.stretch, Duration::from_secs(seconds), "{found}");
+        for (files, seconds) in [(9, 10), (9, 20), (9, 20), (8, 10), (8, 20)] {
+            attempts.add(Adopted::Unfinished { files });
+            assert_eq!(attempts.stretch, Duration::from_secs(seconds), "{files}");
         }
-        for _ in 0..10 {
-            attempts.add(Adopted::Unfinished { found: 8 });
-        }
-        assert_eq!(attempts.stretch, LONGEST_STRETCH);
+        assert!(
+            LONGEST_STRETCH + Duration::from_secs(5) < crate::LOCK_PATIENCE,
+            "its own gateway can wait for it"
+        );
         assert!(!attempts.is_due());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stop_does_not_wait_for_a_spool_to_open() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = spool::directory(data.path());
+        let metrics = Metrics::new(&poste_service::metrics::Metrics::new().scope("gateway"));
+        fill(&dir, &envelopes(100, 1000), &metrics).1.close();
+        let (adoption, spooling) = adoption(data.path(), "http://127.0.0.1:9", &metrics);
+        let stop = CancellationToken::new();
+        let adopting = adoption.adopt(&dir, Attempts::none(), &stop);
+        tokio::pin!(adopting);
+        // It has begun, and has not gone on since.
+        assert!(futures::poll!(&mut adopting).is_pending());
+        stop.cancel();
+        let adopted = timeout(Duration::from_secs(10), adopting).await;
+        assert_eq!(adopted, Ok(Adopted::Stuck));
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let again = loop {
+            match Spool::open(options(Arc::new(RealDisk), dir.clone(), &metrics)) {
+                Err(SpoolError::Journal(JournalError::Locked { .. })) => {
+                    assert!(std::time::Instant::now() < deadline);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                opened => break opened.unwrap(),
+            }
+        };
+        assert_eq!(again.0.size().envelopes, 100);
+        spooling.end().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

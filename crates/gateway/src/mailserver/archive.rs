@@ -15,7 +15,7 @@ use tonic::Code;
 use tracing::{debug, error};
 
 use super::outbox::{Outbox, OutboxSize};
-use super::{Delivered, DeliveryError, MailServer, Mailbox, QueueFull, Receipt};
+use super::{Delivered, DeliveryError, Learn, MailServer, Mailbox, QueueFull, Receipt};
 use crate::metrics::Metrics;
 use crate::node::MAX_MESSAGE_SIZE;
 use crate::spool::SPACE;
@@ -102,8 +102,8 @@ impl ArchiveMailServer {
 }
 
 impl MailServer for ArchiveMailServer {
-    fn archive(&self, envelope: &Envelope) -> Result<Receipt, QueueFull> {
-        self.outbox.push(envelope.rlp().clone(), envelope.sent())
+    fn archive(&self, envelope: &Envelope, learn: Option<Learn>) -> Result<Receipt, QueueFull> {
+        self.outbox.push(envelope.rlp().clone(), envelope.sent(), learn)
     }
 
     fn deliver_mail<'a>(

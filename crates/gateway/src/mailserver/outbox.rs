@@ -11,6 +11,7 @@ mod stream;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::{QueueFull, Receipt, Stored};
+use super::{Learn, QueueFull, Receipt, Stored};
 use crate::metrics::Metrics;
 use crate::spool::{Spool, SpoolError, SpoolWriter};
 pub(crate) use known_store::KnownStore;
@@ -93,7 +94,29 @@ struct Pending {
     /// When it was made, unix seconds.
     sent: u32,
     arrived: Instant,
-    done: oneshot::Sender<Stored>,
+    done: Done,
+}
+
+/// Who is told what became of an envelope.
+struct Done {
+    receipt: oneshot::Sender<Stored>,
+    learn: Option<Learn>,
+}
+
+impl Done {
+    fn tell(self, stored: Stored) {
+        if let Some(learn) = self.learn {
+            learn(stored);
+        }
+        // Nobody may be waiting for the receipt any more.
+        let _ = self.receipt.send(stored);
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Done")
+    }
 }
 
 impl State {
@@ -135,11 +158,11 @@ impl State {
         }
     }
 
-    /// It is known what became of one. Nobody may be waiting for the receipt any more.
+    /// It is known what became of one.
     fn resolve(&mut self, pending: Pending, stored: Stored) {
         self.count -= 1;
         self.bytes -= pending.body.len();
-        let _ = pending.done.send(stored);
+        pending.done.tell(stored);
     }
 }
 
@@ -209,9 +232,11 @@ impl Outbox {
         Ok((outbox, spooling))
     }
 
-    /// Takes an envelope's encoding, made at unix second `sent`; the receipt resolves when it is safe.
-    pub(crate) fn push(&self, body: Bytes, sent: u32) -> Result<Receipt, QueueFull> {
-        let (done, receipt) = oneshot::channel();
+    /// Takes an envelope's encoding, made at unix second `sent`; the receipt resolves when it is safe, and `learn` is told
+    /// even when nobody waits for that.
+    pub(crate) fn push(&self, body: Bytes, sent: u32, learn: Option<Learn>) -> Result<Receipt, QueueFull> {
+        let (sender, receipt) = oneshot::channel();
+        let done = Done { receipt: sender, learn };
         let mut state = self.state.lock();
         if state.closed || (!state.direct && self.spool.is_faulty()) {
             return Err(QueueFull);

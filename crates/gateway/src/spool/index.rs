@@ -40,6 +40,8 @@ pub(super) struct Index {
     unread: BTreeMap<u32, Unread>,
     /// Segments whose files are kept for people, with how many of their envelopes are lost at least.
     damaged: BTreeMap<u32, u64>,
+    /// How many envelopes were settled, ever.
+    settled: u64,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,12 @@ struct PutOff {
 struct Unread {
     /// Offsets of what is known already, when reading it has failed before.
     known: BTreeSet<u32>,
+    /// No envelope in it was made before, unix seconds.
+    oldest: u32,
+    /// It was the last: what its end held was never confirmed when it reads wrongly.
+    last: bool,
+    /// All that this program can read of it is known; the rest is of a newer one.
+    newer: bool,
     /// Since the last failure.
     pause: Pause,
 }
@@ -127,10 +135,22 @@ impl Index {
         self.size.envelopes == 0 && self.unread.is_empty()
     }
 
-    /// What is not read yet may be of any time.
+    /// How many files have something that is not settled, as far as anybody can know.
+    pub(super) fn files(&self) -> usize {
+        let unsettled = self.segments.iter().filter(|(_, segment)| segment.unsettled > 0);
+        let known = unsettled.filter(|(number, _)| !self.unread.contains_key(number));
+        known.count() + self.unread.len()
+    }
+
+    /// How many envelopes were settled, ever.
+    pub(super) fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Creation time of the oldest envelope, unix seconds, or earlier.
     pub(super) fn oldest(&self) -> Option<u32> {
         let unsettled = self.segments.values().filter(|segment| segment.unsettled > 0);
-        let unread = self.unread.keys().map(|_| 0);
+        let unread = self.unread.values().map(|unread| unread.oldest);
         unsettled.map(|segment| segment.oldest).chain(unread).min()
     }
 
@@ -202,6 +222,7 @@ impl Index {
         let Some(segment) = self.segments.get_mut(&number) else { return false };
         for place in places {
             segment.unsettled -= 1;
+            self.settled += 1;
             segment.unreadable.pause.shorten();
             self.size.envelopes -= 1;
             self.size.bytes -= place.body_bytes();
@@ -233,24 +254,46 @@ impl Index {
         self.damaged.len()
     }
 
-    /// A segment of an earlier life was read in part, which is forgotten: it is to be read.
+    /// The last segment of an earlier life was read in part, which is forgotten: it is to be read.
     pub(super) fn read_again(&mut self, number: u32) {
         if let Some(segment) = self.segments.remove(&number) {
             self.size.envelopes -= segment.unsettled;
             self.size.bytes -= segment.waiting.iter().map(|place| place.body_bytes()).sum::<u64>();
         }
         self.add_unread(number);
+        if let Some(unread) = self.unread.get_mut(&number) {
+            unread.last = true;
+        }
     }
 
     /// A segment of an earlier life is to be read.
     pub(super) fn add_unread(&mut self, number: u32) {
-        let unread = Unread { known: BTreeSet::new(), pause: Pause::new(READ_PAUSES) };
+        let pause = Pause::new(READ_PAUSES);
+        let unread = Unread { known: BTreeSet::new(), oldest: 0, last: false, newer: false, pause };
         self.unread.insert(number, unread);
+    }
+
+    /// Learns how old the envelopes in each unread segment may be: in unix seconds, where that is known. Until then they
+    /// may be of any time.
+    pub(super) fn bound_unread<E>(
+        &mut self,
+        oldest_of: impl Fn(u32) -> Result<Option<u32>, E>,
+    ) -> Result<(), E> {
+        for (number, unread) in &mut self.unread {
+            unread.oldest = oldest_of(*number)?.unwrap_or(0);
+        }
+        Ok(())
+    }
+
+    /// Whether it was the last segment of an earlier life, and is not read yet.
+    pub(super) fn was_last(&self, number: u32) -> bool {
+        self.unread.get(&number).is_some_and(|unread| unread.last)
     }
 
     /// The segment to read next, and from when on.
     pub(super) fn next_unread(&self) -> Option<(u32, Option<Instant>)> {
-        let due = self.unread.iter().map(|(number, unread)| (unread.pause.until(), *number));
+        let readable = self.unread.iter().filter(|(_, unread)| !unread.newer);
+        let due = readable.map(|(number, unread)| (unread.pause.until(), *number));
         due.min().map(|(until, number)| (number, until))
     }
 
@@ -260,7 +303,7 @@ impl Index {
 
     /// Whether the disk was asked for every segment once.
     pub(super) fn is_looked_through(&self) -> bool {
-        self.unread.values().all(|unread| unread.pause.until().is_some())
+        self.unread.values().all(|unread| unread.newer || unread.pause.until().is_some())
     }
 
     /// What a segment of an earlier life holds.
@@ -284,6 +327,14 @@ impl Index {
         pause
     }
 
+    /// Some of a segment of an earlier life is for a newer program. It stays.
+    pub(super) fn read_but_newer(&mut self, number: u32, frames: &[(FrameAt, u32)]) {
+        let Some(mut unread) = self.unread.remove(&number) else { return };
+        self.add_all(number, &unread.known, frames);
+        unread.newer = true;
+        self.unread.insert(number, unread);
+    }
+
     fn add_all(&mut self, number: u32, known: &BTreeSet<u32>, frames: &[(FrameAt, u32)]) {
         for &(at, sent) in frames.iter().filter(|(at, _)| !known.contains(&at.offset)) {
             self.add(at, sent);
@@ -294,7 +345,8 @@ impl Index {
     /// How many segments the disk does not give, or not all of them.
     pub(super) fn unreadable_segments(&self) -> usize {
         let in_part = self.segments.values().filter(|segment| !segment.unreadable.places.is_empty());
-        in_part.count() + self.unread.values().filter(|unread| unread.pause.until().is_some()).count()
+        let failed = |unread: &&Unread| !unread.newer && unread.pause.until().is_some();
+        in_part.count() + self.unread.values().filter(failed).count()
     }
 
     /// Everything that was put off is due.
@@ -403,6 +455,24 @@ mod tests {
             pauses.extend(index.unreadable(1, places, true, at).map(|pause| pause.as_secs()));
         }
         assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn what_is_not_read_is_no_older_than_its_file_says() {
+        let mut index = Index::default();
+        index.add(at(3, 0), 500);
+        (1..=2).for_each(|number| index.add_unread(number));
+        assert_eq!((index.oldest(), index.files()), (Some(0), 3));
+        index.bound_unread(|number| Ok::<_, ()>(Some(number * 100))).unwrap();
+        assert_eq!(index.oldest(), Some(100));
+        index.read_through(1, &[(at(1, 0), 170)]);
+        assert_eq!((index.oldest(), index.files()), (Some(170), 3));
+        index.bound_unread(|_| Err(())).unwrap_err();
+        index.read_but_newer(2, &[]);
+        assert_eq!((index.oldest(), index.next_unread(), index.unreadable_segments()), (Some(170), None, 0));
+        assert!(index.is_looked_through() && !index.is_settled(2));
+        index.bound_unread(|_| Ok::<_, ()>(None)).unwrap();
+        assert_eq!(index.oldest(), Some(0));
     }
 
     #[test]

@@ -1,24 +1,36 @@
 //! What an earlier life has left in sealed segments is read while the gateway already works, so that a start takes as
 //! long with a large spool as with an empty one. Until a segment is read from end to end the spool counts as holding
-//! something of any time. A disk that does not give it now is asked again: only what reads wrongly is damage.
+//! something as old as what came when the file was begun may be. A disk that does not give it now is asked again: only
+//! what reads wrongly is damage.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use poste_journal::{FrameAt, Recovery, Replay};
-use tracing::{error, info};
+use poste_journal::{Damage, FrameAt, Recovery, Replay};
+use tracing::{error, info, warn};
 
 use super::index::Index;
 use super::record::{self, RecordError};
 use super::{Spool, SpoolError, say_lost, say_unreadable};
 
+/// How long an end waits for a disk that is just being asked.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The thread that reads. It ends when everything is read, or with this.
 #[derive(Debug)]
 pub(super) struct Survey {
     spool: Arc<Spool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Reading>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    thread: JoinHandle<()>,
+    /// The other end goes with the thread.
+    ended: Receiver<()>,
 }
 
 impl Survey {
@@ -27,7 +39,12 @@ impl Survey {
         let thread = if spool.index.lock().has_unread() {
             let spool = Arc::clone(spool);
             let builder = std::thread::Builder::new().name("gateway-survey".to_owned());
-            Some(builder.spawn(move || run(&spool)).map_err(SpoolError::Thread)?)
+            let (alive, ended) = channel();
+            let reading = move || {
+                let _alive = alive;
+                run(&spool);
+            };
+            Some(Reading { thread: builder.spawn(reading).map_err(SpoolError::Thread)?, ended })
         } else {
             None
         };
@@ -39,7 +56,11 @@ impl Drop for Survey {
     fn drop(&mut self) {
         self.spool.survey.lock().stopped = true;
         self.spool.surveyed.notify_all();
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        let Some(Reading { thread, ended }) = self.thread.take() else { return };
+        if ended.recv_timeout(END_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            // It changes nothing, and ends as soon as the disk answers.
+            warn!("the disk holds up the thread that reads the spool, going on without it");
+        } else if thread.join().is_err() {
             error!("the thread that reads the spool has failed");
         }
     }
@@ -58,6 +79,7 @@ impl Progress {
     }
 
     /// The disk was asked for everything once, or is not asked any more.
+    #[cfg(test)]
     pub(super) fn is_done(&self) -> bool {
         self.looked_through || self.stopped
     }
@@ -94,16 +116,35 @@ fn run(spool: &Spool) {
 fn read(spool: &Spool, segment: u32) {
     let mut found: Vec<(FrameAt, u32)> = Vec::new();
     let (mut unreadable, mut newer) = (0, None);
-    let scanned = spool.reader.scan(segment, |at, payload| match record::sent(payload) {
+    let visit = |at, payload: &[u8]| match record::sent(payload) {
         Ok(sent) => found.push((at, sent)),
         Err(RecordError::Version(version)) => newer = Some(version),
         Err(RecordError::Form) => unreadable += 1,
-    });
-    let why = match (scanned, newer) {
-        (Ok(report), None) if !report.unreadable => {
+    };
+    let goes_on = || !spool.survey.lock().stopped;
+    let scanned = spool.reader.scan_while(segment, visit, &goes_on);
+    if let Some(version) = newer {
+        let why = format!(
+            "a file of the spool holds records of version {version}, and this program reads only version {}: use the \
+             newer program to drain it",
+            record::VERSION
+        );
+        error!(segment, cause = why, "some of the spool does not go to the archive; it is kept");
+        spool.version.not_ready(why);
+    }
+    let why = match scanned {
+        // It was ended.
+        Ok(None) => return,
+        Ok(Some(report)) if !report.unreadable => {
             let mut index = spool.index.lock();
+            if newer.is_some() {
+                return index.read_but_newer(segment, &found);
+            }
+            // What was never durable may stand at the end of the last file.
+            let is_tail = |damage: &Damage| damage.offset > 0 && damage.offset + damage.bytes == report.bytes;
+            let torn = index.was_last(segment) && report.damaged.last().is_some_and(is_tail);
             index.read_through(segment, &found);
-            let lost = report.damaged.len() as u64 + unreadable;
+            let lost = report.damaged.len() as u64 - u64::from(torn) + unreadable;
             if lost > 0 {
                 index.damaged(segment, lost);
                 drop(index);
@@ -111,9 +152,8 @@ fn read(spool: &Spool, segment: u32) {
             }
             return;
         }
-        (_, Some(version)) => format!("records of version {version}: use the newer program to drain it"),
-        (Ok(_), None) => "a part of it cannot be read".to_owned(),
-        (Err(error), None) => error.to_string(),
+        Ok(Some(_)) => "a part of it cannot be read".to_owned(),
+        Err(error) => error.to_string(),
     };
     let pause = spool.index.lock().read_in_part(segment, &found, Instant::now());
     say_unreadable(segment, pause, &why);
@@ -152,7 +192,7 @@ impl Found {
             *lost.entry(damage.segment).or_default() += 1;
         }
         for segment in &recovery.unreadable {
-            // Nobody knows whether it is damaged.
+            // The last one: of the others none was read. Nobody knows whether it is damaged.
             lost.remove(segment);
             index.read_again(*segment);
         }

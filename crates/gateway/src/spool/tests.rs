@@ -26,7 +26,9 @@ fn options(disk: &FaultyDisk, max_bytes: u64) -> (SpoolOptions, Readiness) {
         max_bytes,
         writer_id: "c0ffee".to_owned(),
         clock: Clock::manual(Duration::from_secs(NOW.into())).0,
+        max_ttl: Duration::from_secs(86_400),
         ready: readiness.add("gateway.spool"),
+        version: readiness.add("gateway.spool_version"),
         metrics: Metrics::new(&poste_service::metrics::Metrics::new().scope("gateway")).spool,
     };
     (options, readiness)
@@ -288,6 +290,15 @@ fn a_start_reads_only_the_last_file_and_the_others_beside_the_work() {
     assert!(again.writer.is_untidy(), "it comes again when they are read");
     drop(again);
 
+    // Their headers are enough to know how old it may be.
+    disk.make_readable();
+    for segment in 1..=4 {
+        disk.make_unreadable(&segment_file(segment), 64..10_000).unwrap();
+    }
+    let again = open(&disk);
+    assert_eq!((again.spool.is_empty(), again.spool.oldest()), (false, Some(NOW - 86_400 - 600)));
+    drop(again);
+
     disk.make_readable();
     let mut again = open(&disk);
     again.spool.look_through();
@@ -331,6 +342,39 @@ fn what_a_start_cannot_read_is_read_later_and_not_lost() {
         assert_eq!((again.metrics.unreadable.get(), again.metrics.lost.get()), (0, 1));
         assert!(is_set_aside(&disk, 3) && ![1, 2, 5].into_iter().any(|segment| is_set_aside(&disk, segment)));
     }
+}
+
+#[test]
+fn a_torn_tail_is_no_loss_also_when_it_is_read_late() {
+    let disk = FaultyDisk::new(80);
+    let mut first = open(&disk);
+    write(&mut first.writer, 0..20, 500).unwrap();
+    disk.kill();
+    let end = 64 + 20 * SpoolWriter::file_bytes(&body(0, 500));
+    let file = disk.open(&segment_file(1)).unwrap();
+    file.write_at(&[1; 300], end).unwrap();
+    file.sync_data().unwrap();
+    disk.make_unreadable(&segment_file(1), 0..1).unwrap();
+    let again = Spool::open(options(&disk, 1 << 30).0);
+    assert!(
+        matches!(again, Err(SpoolError::Journal(JournalError::Io { .. }))),
+        "the header of the last is needed"
+    );
+    disk.make_readable();
+    disk.make_unreadable(&segment_file(1), 5000..5001).unwrap();
+    let mut again = open_all(&disk);
+    assert_eq!(again.metrics.unreadable.get(), 1);
+    disk.make_readable();
+    again.spool.end_pauses();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while again.spool.index.lock().has_unread() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!((settle_all(&again.spool), again.spool.is_empty()), (20, true));
+    again.writer.tidy();
+    assert_eq!((again.metrics.lost.get(), is_set_aside(&disk, 1)), (0, false));
+    assert!(disk.open(&segment_file(1)).is_err(), "it has gone");
 }
 
 #[test]
@@ -462,7 +506,14 @@ fn a_record_of_a_newer_program_is_not_thrown_away() {
     write_something_newer(&disk, true);
     let mut opened = open_all(&disk);
     opened.writer.tidy();
-    assert_eq!((opened.spool.is_empty(), opened.metrics.unreadable.get()), (false, 1));
+    assert_eq!((opened.spool.is_empty(), opened.metrics.unreadable.get()), (false, 0));
+    assert!(!opened.spool.has_due());
+    let report = opened.readiness.report();
+    let check = report.checks.iter().find(|check| check.name == "gateway.spool_version").unwrap();
+    assert!(
+        check.reason.as_ref().is_some_and(|reason| reason.contains("use the newer program")),
+        "{check:?}"
+    );
     drop(opened);
     assert!(disk.open(&segment_file(1)).is_ok());
 }

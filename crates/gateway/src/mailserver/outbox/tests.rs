@@ -35,7 +35,9 @@ fn start(disk: &FaultyDisk, spool_bytes: u64) -> (Arc<Outbox>, Spooling, Readine
         max_bytes: spool_bytes,
         writer_id: "c0ffee".to_owned(),
         clock: Clock::manual(Duration::from_secs(NOW.into())).0,
+        max_ttl: Duration::from_secs(86_400),
         ready: readiness.add("gateway.spool"),
+        version: readiness.add("gateway.spool_version"),
         metrics: metrics.spool.clone(),
     });
     let [store, queue] = ["gateway.archive_store", "gateway.archive_queue"].map(|name| readiness.add(name));
@@ -60,7 +62,7 @@ async fn away(disk: &FaultyDisk, spool_bytes: u64) -> Away {
 impl Away {
     fn push(&self, number: u32) -> Result<Receipt, QueueFull> {
         let envelope = Envelope::new(NOW + number + 50, 50, Topic([1; 4]), &[0; 300], number.into());
-        self.outbox.push(envelope.rlp().clone(), envelope.sent())
+        self.outbox.push(envelope.rlp().clone(), envelope.sent(), None)
     }
 
     fn is_ready(&self) -> bool {
@@ -102,13 +104,19 @@ async fn what_comes_is_confirmed_from_the_spool_and_held_back() {
     }
     let size = away.outbox.size();
     assert_eq!((size.count, size.unconfirmed, size.connected), (100, 0, false));
+    // Whoever has to know it is told although nobody looks at the receipt.
+    let (told, learned) = oneshot::channel();
+    let envelope = Envelope::new(NOW + 250, 50, Topic([1; 4]), &[0; 300], 200);
+    let learn: Learn = Box::new(|stored| drop(told.send(stored)));
+    drop(away.outbox.push(envelope.rlp().clone(), envelope.sent(), Some(learn)).unwrap());
+    assert_eq!(soon("the spool", learned).await, Ok(Stored::Yes));
     assert_eq!(away.outbox.held_back_ns(), Some(i64::from(NOW + 3) * NANOS));
-    assert_eq!(away.metrics.spool.spooled.get(), 100);
+    assert_eq!(away.metrics.spool.spooled.get(), 101);
     disk.crash();
     // The disk is another one now: nothing more can be kept, and the end comes all the same.
     away.end().await;
     let again = self::away(&disk, 1 << 20).await;
-    assert_eq!(again.outbox.size().count, 100, "what was confirmed is there");
+    assert_eq!(again.outbox.size().count, 101, "what was confirmed is there");
     again.end().await;
 }
 
@@ -178,13 +186,13 @@ async fn after_the_goodbye_nothing_is_taken() {
     let archive = Target::lazy(&format!("http://{}", service.addresses().grpc.unwrap())).unwrap();
     let (outbox, spooling, ..) = start(&FaultyDisk::new(6), 1 << 20);
     let envelope = Envelope::new(NOW + 50, 50, Topic([1; 4]), b"data", 1);
-    let receipt = outbox.push(envelope.rlp().clone(), envelope.sent()).unwrap();
+    let receipt = outbox.push(envelope.rlp().clone(), envelope.sent(), None).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();
     assert!(soon("the goodbye", outbox.run(&archive, &stop)).await);
     assert_eq!(receipt.stored().await, Stored::Yes);
     // A packet that is still being looked at must not bring anything for which the archive does not wait.
-    assert_eq!(outbox.push(envelope.rlp().clone(), envelope.sent()).unwrap_err(), QueueFull);
+    assert_eq!(outbox.push(envelope.rlp().clone(), envelope.sent(), None).unwrap_err(), QueueFull);
     soon("the spool's thread to end", spooling.end()).await;
     service.stop(Duration::from_secs(10)).await.unwrap();
 }
