@@ -107,7 +107,7 @@ async fn what_comes_is_confirmed_from_the_spool_and_held_back() {
     // Whoever has to know it is told although nobody looks at the receipt.
     let (told, learned) = oneshot::channel();
     let envelope = Envelope::new(NOW + 250, 50, Topic([1; 4]), &[0; 300], 200);
-    let learn: Learn = Box::new(|stored| drop(told.send(stored)));
+    let learn: Learn = Box::new(|stored| told.send(stored).unwrap());
     drop(away.outbox.push(envelope.rlp().clone(), envelope.sent(), Some(learn)).unwrap());
     assert_eq!(soon("the spool", learned).await, Ok(Stored::Yes));
     assert_eq!(away.outbox.held_back_ns(), Some(i64::from(NOW + 3) * NANOS));
