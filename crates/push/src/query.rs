@@ -19,6 +19,10 @@ use crate::store::Registration;
 /// Tag and length of an entry, and what else an answer holds once.
 const OVERHEAD_BYTES: usize = 8;
 
+/// So many bytes of registrations are opened for one query, about; the keys behind are left out. Most of what a
+/// registration holds is never answered, so that the room in the answer is no bound for it.
+const MAX_OPENED_BYTES: usize = 64 * 1024 * 1024;
+
 impl PushServer {
     /// Keys that do not belong to the topic are answered too, as deployed servers do.
     pub(crate) async fn query(&self, message: &ApplicationMessage) -> Decision {
@@ -29,11 +33,17 @@ impl PushServer {
         let mut info = Vec::new();
         let mut room = self.settings.max_query_answer_bytes;
         let mut left_out = 0;
+        let mut opened_bytes = 0;
         for key in keys {
+            if opened_bytes >= MAX_OPENED_BYTES {
+                left_out += 1;
+                continue;
+            }
             let rows = self.store.registrations(&key).await.map_err(|error| {
                 self.store_failed(&error);
                 Unanswered::StoreFailed
             })?;
+            opened_bytes += rows.iter().map(|row| row.data.as_bytes().len()).sum::<usize>();
             for device in rows.into_iter().filter_map(query_info) {
                 match room.checked_sub(device.encoded_len() + OVERHEAD_BYTES) {
                     Some(rest) => {

@@ -216,6 +216,10 @@ fn outcome(registered: Registered) -> Result<(), ErrorType> {
         Registered::VersionMismatch { .. } => Err(ErrorType::VersionMismatch),
         // The client has done nothing wrong, and another server may take it.
         Registered::TooManyDevices => Err(ErrorType::InternalError),
+        Registered::StoreFull => {
+            tracing::warn!("the store is full: a registration had to be refused");
+            Err(ErrorType::InternalError)
+        }
     }
 }
 

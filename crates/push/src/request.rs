@@ -22,12 +22,14 @@ mod filter;
 mod notification;
 mod pace;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use poste_wire::status::proto::push_notification::PushNotificationType;
 use poste_wire::status::proto::push_notification_report::ErrorType;
 use poste_wire::status::proto::{
-    PushNotification, PushNotificationReport, PushNotificationRequest, PushNotificationResponse,
+    PushNotification, PushNotificationRegistration, PushNotificationReport, PushNotificationRequest,
+    PushNotificationResponse,
 };
 use poste_wire::status::{AccessToken, ApplicationMessage, HashedPublicKey, InstallationId, PushMessage};
 
@@ -38,6 +40,9 @@ use deliver::{Deliveries, Delivery};
 
 pub(crate) use pace::Pace;
 use pace::Started;
+
+/// How many devices the store is asked for at once, at most.
+const DEVICES_AT_ONCE: usize = 100;
 
 /// An entry of a request: what it asks for, and of whom.
 struct Entry {
@@ -88,12 +93,8 @@ impl PushServer {
 
         let started = Started::now();
         let entries: Vec<Entry> = request.requests.into_iter().filter_map(Entry::read).collect();
-        let rows = self.rows(&entries).await;
         let mut deliveries = Deliveries::new(&request.message_id);
-        let mut found = Vec::with_capacity(entries.len());
-        for (entry, row) in entries.iter().zip(rows) {
-            found.push(self.judge(entry, row, now, &mut deliveries));
-        }
+        let found = self.look_up(&entries, now, &mut deliveries).await;
         let is_filtered = found.iter().any(|found| matches!(found, Found::Filtered));
         let delivered = if deliveries.is_empty() {
             if is_filtered {
@@ -145,44 +146,64 @@ impl PushServer {
         }
     }
 
-    /// For each entry the row of its device, or none if the store failed.
-    async fn rows(&self, entries: &[Entry]) -> Vec<Option<Option<Registration>>> {
-        let devices: Vec<_> = entries.iter().filter_map(|entry| entry.device.clone()).collect();
-        let rows = if devices.is_empty() { Ok(Vec::new()) } else { self.store.find(devices).await };
-        match rows {
-            Ok(rows) => {
-                let mut rows = rows.into_iter();
-                let row_of = |entry: &Entry| Some(entry.device.as_ref().and_then(|_| rows.next().flatten()));
-                entries.iter().map(row_of).collect()
-            }
-            Err(error) => {
-                self.store_failed(&error);
-                entries.iter().map(|_| None).collect()
+    /// What is found about each entry. Each device is opened and read once, and few are in memory at a time: a request
+    /// of a few bytes may name many, and each may have megabytes.
+    async fn look_up(&self, entries: &[Entry], now: Duration, deliveries: &mut Deliveries) -> Vec<Found> {
+        let mut found: Vec<Found> = entries.iter().map(|_| Found::NotRegistered).collect();
+        let mut named: BTreeMap<&DeviceId, Vec<usize>> = BTreeMap::new();
+        for (number, entry) in entries.iter().enumerate() {
+            if let Some(device) = &entry.device {
+                named.entry(device).or_default().push(number);
             }
         }
+        let mut named = named.into_iter().peekable();
+        while named.peek().is_some() {
+            let piece: Vec<(&DeviceId, Vec<usize>)> = named.by_ref().take(DEVICES_AT_ONCE).collect();
+            let mut rest = piece.as_slice();
+            while !rest.is_empty() {
+                let devices = rest.iter().map(|(device, _)| (*device).clone()).collect();
+                let rows = self.store.find(devices).await.unwrap_or_else(|error| {
+                    self.store_failed(&error);
+                    Vec::new()
+                });
+                if rows.is_empty() {
+                    let failed = rest.iter().flat_map(|(_, numbers)| numbers);
+                    failed.for_each(|number| found[*number] = Found::Nothing);
+                    break;
+                }
+                let (done, later) = rest.split_at(rows.len().min(rest.len()));
+                for ((_, numbers), row) in done.iter().zip(rows) {
+                    let Some(row) = row else { continue };
+                    let Some(Device { registration, .. }) = Device::read(&row.data) else { continue };
+                    for number in numbers {
+                        found[*number] = self.judge(&entries[*number], &row, &registration, now, deliveries);
+                    }
+                }
+                rest = later;
+            }
+        }
+        found
     }
 
     fn judge(
         &self,
         entry: &Entry,
-        row: Option<Option<Registration>>,
+        row: &Registration,
+        registration: &PushNotificationRegistration,
         now: Duration,
         deliveries: &mut Deliveries,
     ) -> Found {
-        let Some(row) = row else { return Found::Nothing };
-        let Some(row) = row else { return Found::NotRegistered };
-        let Some(Device { registration, .. }) = Device::read(&row.data) else { return Found::NotRegistered };
         let token = AccessToken::uuid(&registration.access_token);
         if !token.is_ok_and(|token| token.matches(&entry.asked.access_token)) {
             return Found::WrongToken;
         }
         if let Some(why) =
-            filter::reason(entry.kind, &entry.asked, &registration, self.settings.honour_enabled)
+            filter::reason(entry.kind, &entry.asked, registration, self.settings.honour_enabled)
         {
             self.metrics.report(why);
             return Found::Filtered;
         }
-        deliveries.add(&row, || notification::build(entry.kind, &entry.asked, &row, &registration, now));
+        deliveries.add(row, || notification::build(entry.kind, &entry.asked, row, registration, now));
         Found::Wanted
     }
 

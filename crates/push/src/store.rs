@@ -25,6 +25,9 @@ pub use registration::{
 };
 pub use request::{AnswerId, Checkpoint, Claim, ClaimEnd, ClaimKey, MAX_ANSWER_BYTES};
 
+/// How many bytes of device data one call of [`RegistrationStore::find`] opens, about: the last device may go beyond.
+pub const MAX_FOUND_BYTES: usize = 8 * 1024 * 1024;
+
 /// What keeps the registrations and what became of the requests. Every implementation passes one conformance suite,
 /// a model test against ordered maps.
 ///
@@ -60,7 +63,9 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
     /// All registrations of an owner, in order of their installation ids.
     async fn registrations(&self, key: &HashedPublicKey) -> Result<Vec<Registration>, StoreError>;
 
-    /// The registrations of some devices, in the order asked for.
+    /// The registrations of the first of some devices, in the order asked for: as many as have [`MAX_FOUND_BYTES`] of
+    /// device data together, and one at least. Whoever asked for more asks again for the rest. A device that is named
+    /// several times is opened once.
     async fn find(&self, devices: Vec<DeviceId>) -> Result<Vec<Option<Registration>>, StoreError>;
 
     /// The topic keys of an owner who has a registration.

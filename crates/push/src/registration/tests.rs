@@ -155,7 +155,7 @@ async fn other_texts_name_devices_only_where_that_is_set() {
 
 #[tokio::test]
 async fn one_key_has_so_many_devices() {
-    let caps = Caps { registrations: 5, devices: 8 };
+    let caps = Caps { registrations: 5, devices: 8, ..Caps::default() };
     let rig = Rig::with(MemoryStore::new(caps), Settings::default()).await;
     let client = Client::new(1);
     let mut registration = client.registration(1);

@@ -29,7 +29,10 @@ macro_rules! suite {
             a_late_failure_never_deletes_a_newer_registration
             a_refused_claim_is_free_again
             a_registration_is_found_as_it_was_given
+            an_owner_has_so_many_bytes
             an_owner_has_so_many_devices
+            a_full_store_takes_no_new_owners
+            devices_are_opened_once_and_few_at_a_time
             an_unregistration_is_remembered_of_devices_never_seen
             answers_are_repeated_until_they_expire
             claims_are_of_one_message_one_owner_and_one_installation

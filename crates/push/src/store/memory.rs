@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use poste_wire::status::HashedPublicKey;
 
 use super::{
-    AnswerId, Caps, Checkpoint, Claim, ClaimEnd, ClaimKey, Counts, DeviceId, Expired, MAX_ANSWER_BYTES,
-    MAX_DEVICE_DATA_BYTES, NewRegistration, OwnerState, Registered, Registration, RegistrationStore,
-    Retention, StoreError, TopicKeys,
+    AnswerId, Caps, Checkpoint, Claim, ClaimEnd, ClaimKey, Counts, DeviceData, DeviceId, Expired,
+    MAX_ANSWER_BYTES, MAX_DEVICE_DATA_BYTES, MAX_FOUND_BYTES, NewRegistration, OwnerState, Registered,
+    Registration, RegistrationStore, Retention, StoreError, TopicKeys,
 };
 
 const DAY_S: u64 = 24 * 60 * 60;
@@ -84,6 +84,35 @@ impl State {
     }
 }
 
+impl State {
+    /// Why a device may not get so many bytes, if so.
+    fn refusal_of_bytes(&self, id: &DeviceId, bytes: usize, caps: Caps) -> Option<Registered> {
+        let bytes_of = |device: &Device| device.live.as_ref().map_or(0, |(live, _)| sealed_bytes(&live.data));
+        let old = self.devices.get(id).map_or(0, bytes_of);
+        let new = (bytes + TAG_BYTES) as u64;
+        if new <= old {
+            return None;
+        }
+        if self.of(&id.key).map(bytes_of).sum::<u64>() - old + new > caps.data_bytes as u64 {
+            return Some(Registered::TooManyDevices);
+        }
+        let all = self.devices.values().map(bytes_of).sum::<u64>() - old + new;
+        let rows = self.devices.values().filter(|device| device.live.is_some()).count() as u64;
+        let is_full = match self.of(&id.key).count() {
+            0 => all > caps.all_data_bytes / 2 || rows >= caps.all_registrations,
+            _ => all > caps.all_data_bytes,
+        };
+        is_full.then_some(Registered::StoreFull)
+    }
+}
+
+/// What a seal adds where there is one: both stores are full at the same moment.
+const TAG_BYTES: usize = 16;
+
+fn sealed_bytes(data: &DeviceData) -> u64 {
+    (data.as_bytes().len() + TAG_BYTES) as u64
+}
+
 #[tonic::async_trait]
 impl RegistrationStore for MemoryStore {
     async fn register(&self, new: NewRegistration) -> Result<Registered, StoreError> {
@@ -93,6 +122,9 @@ impl RegistrationStore for MemoryStore {
         }
         self.change(|state| {
             if let Some(refusal) = state.refusal(&new.device, new.version, self.caps, true) {
+                return refusal;
+            }
+            if let Some(refusal) = state.refusal_of_bytes(&new.device, bytes, self.caps) {
                 return refusal;
             }
             let registration = Registration {
@@ -114,6 +146,10 @@ impl RegistrationStore for MemoryStore {
         self.change(|state| {
             if let Some(refusal) = state.refusal(device, version, self.caps, false) {
                 return refusal;
+            }
+            let tombstones = state.devices.values().filter(|device| device.live.is_none()).count();
+            if state.of(&device.key).count() == 0 && tombstones as u64 >= self.caps.all_tombstones {
+                return Registered::StoreFull;
             }
             state.devices.insert(device.clone(), Device { version, live: None });
             Registered::Done(state.owner(&device.key))
@@ -147,7 +183,17 @@ impl RegistrationStore for MemoryStore {
     async fn find(&self, devices: Vec<DeviceId>) -> Result<Vec<Option<Registration>>, StoreError> {
         let state = self.state.lock();
         let live = |id: &DeviceId| Some(state.devices.get(id)?.live.as_ref()?.0.clone());
-        Ok(devices.iter().map(live).collect())
+        let mut opened = BTreeMap::new();
+        let mut found = Vec::new();
+        for id in &devices {
+            if !opened.contains_key(id) && opened.values().sum::<usize>() >= MAX_FOUND_BYTES {
+                break;
+            }
+            let live = live(id);
+            opened.insert(id, live.as_ref().map_or(0, |live| live.data.as_bytes().len()));
+            found.push(live);
+        }
+        Ok(found)
     }
 
     async fn topic_keys(&self, key: &HashedPublicKey) -> Result<Option<TopicKeys>, StoreError> {

@@ -1,6 +1,7 @@
 //! What a registration is to a store: who, which version, and sealed bytes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use poste_wire::status::{HashedPublicKey, InstallationId};
 use zeroize::Zeroizing;
@@ -34,14 +35,15 @@ pub enum TokenType {
 
 /// All that a registration says and nobody searches for: device token, access token, grant, lists. Bytes of the
 /// caller's own form (the registration's protobuf). They are sealed on disk, wiped when dropped, and never printed.
+/// Clones share them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DeviceData(Zeroizing<Vec<u8>>);
+pub struct DeviceData(Arc<Zeroizing<Vec<u8>>>);
 
 impl DeviceData {
     /// Takes the bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Arc::new(Zeroizing::new(bytes)))
     }
 
     /// The bytes.
@@ -53,7 +55,7 @@ impl DeviceData {
 
 impl From<Zeroizing<Vec<u8>>> for DeviceData {
     fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(bytes)
+        Self(Arc::new(bytes))
     }
 }
 
@@ -155,8 +157,10 @@ pub enum Registered {
         /// The stored version.
         stored: u64,
     },
-    /// Nothing changed: the owner has as many devices as [`Caps`] allow, and this would be another one.
+    /// Nothing changed: the owner has as many devices or bytes as [`Caps`] allow, and this would be more.
     TooManyDevices,
+    /// Nothing changed: the store holds as much as [`Caps`] allow.
+    StoreFull,
 }
 
 /// How an owner stands after a change.
@@ -166,17 +170,35 @@ pub struct OwnerState {
     pub registrations: usize,
 }
 
-/// How many rows one owner may have. Anybody can register, so without these one could fill the disk.
+/// How much one owner, and all together, may have. Anybody can register, with as many keys as they like, so without
+/// these one could fill the disk. What is forgotten makes room again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
     /// Registrations.
     pub registrations: usize,
     /// Devices of which anything is kept, be it only a version.
     pub devices: usize,
+    /// Bytes of device data.
+    pub data_bytes: usize,
+    /// Registrations of all owners. At the cap only owners who have a device are let in.
+    pub all_registrations: u64,
+    /// Devices of all owners of which only a version is kept. At the cap an owner of whom nothing is kept cannot
+    /// unregister.
+    pub all_tombstones: u64,
+    /// Bytes of device data of all owners. From half of it on only owners who have a device are let in: the other
+    /// half is kept for them.
+    pub all_data_bytes: u64,
 }
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { registrations: 32, devices: 256 }
+        Self {
+            registrations: 32,
+            devices: 256,
+            data_bytes: 16 * 1024 * 1024,
+            all_registrations: 4_000_000,
+            all_tombstones: 16_000_000,
+            all_data_bytes: 32 * 1024 * 1024 * 1024,
+        }
     }
 }

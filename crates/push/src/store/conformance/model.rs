@@ -46,7 +46,11 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let caps = Caps { registrations: random.random_range(1..6), devices: random.random_range(3..10) };
+        let caps = Caps {
+            registrations: random.random_range(1..6),
+            devices: random.random_range(3..10),
+            ..Caps::default()
+        };
         Self { random, model: Model::default(), caps, now: START }
     }
 

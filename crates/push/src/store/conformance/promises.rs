@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::store::{ErrorKind, MAX_ANSWER_BYTES, MAX_DEVICE_DATA_BYTES};
+use crate::store::{ErrorKind, MAX_ANSWER_BYTES, MAX_DEVICE_DATA_BYTES, MAX_FOUND_BYTES};
 
 pub(crate) async fn a_registration_is_found_as_it_was_given<S: RegistrationStore, A>(
     open: impl Fn(Caps) -> (S, A),
@@ -70,8 +70,63 @@ pub(crate) async fn a_late_failure_never_deletes_a_newer_registration<S: Registr
     assert_eq!(store.forget(&device, None).await.unwrap(), left);
 }
 
+fn sized(device: &DeviceId, version: u64, bytes: usize) -> NewRegistration {
+    NewRegistration { data: DeviceData::new(vec![1; bytes]), ..registration(device, version) }
+}
+
+pub(crate) async fn devices_are_opened_once_and_few_at_a_time<S: RegistrationStore, A>(
+    open: impl Fn(Caps) -> (S, A),
+) {
+    let caps = Caps { data_bytes: usize::MAX, ..Caps::default() };
+    let (store, _alive) = open(caps);
+    let bytes = MAX_FOUND_BYTES / 3;
+    for number in 0..6 {
+        let outcome = store.register(sized(&device(1, number), 1, bytes)).await.unwrap();
+        assert!(matches!(outcome, Registered::Done(_)));
+    }
+    // What a stranger may ask of one device: its bytes are there once.
+    let found = store.find(vec![device(1, 0); 1000]).await.unwrap();
+    assert_eq!(found.len(), 1000);
+    let opened: std::collections::BTreeSet<_> =
+        found.iter().flatten().map(|found| found.data.as_bytes().as_ptr()).collect();
+    assert_eq!((found.iter().flatten().count(), opened.len()), (1000, 1));
+    let asked: Vec<DeviceId> = (0..6).map(|number| device(1, number)).collect();
+    assert_eq!(store.find(asked.clone()).await.unwrap().len(), 4);
+    assert_eq!(store.find(asked[4..].to_vec()).await.unwrap().len(), 2);
+}
+
+pub(crate) async fn an_owner_has_so_many_bytes<S: RegistrationStore, A>(open: impl Fn(Caps) -> (S, A)) {
+    let (store, _alive) = open(Caps { data_bytes: 3000, ..Caps::default() });
+    let [first, second] = [device(1, 0), device(1, 1)];
+    assert_eq!(store.register(sized(&first, 1, 2000)).await.unwrap(), done(1));
+    assert_eq!(store.register(sized(&second, 1, 2000)).await.unwrap(), Registered::TooManyDevices);
+    assert_eq!(store.register(sized(&second, 1, 900)).await.unwrap(), done(2));
+    assert_eq!(store.register(sized(&first, 2, 2500)).await.unwrap(), Registered::TooManyDevices);
+    assert_eq!(store.register(sized(&first, 2, 1000)).await.unwrap(), done(2));
+    assert_eq!(store.register(sized(&second, 2, 1900)).await.unwrap(), done(2));
+    assert_eq!(store.register(sized(&device(2, 0), 1, 2000)).await.unwrap(), done(1), "another owner");
+}
+
+pub(crate) async fn a_full_store_takes_no_new_owners<S: RegistrationStore, A>(open: impl Fn(Caps) -> (S, A)) {
+    let caps = Caps { all_registrations: 3, all_tombstones: 2, all_data_bytes: 8000, ..Caps::default() };
+    let (store, _alive) = open(caps);
+    assert_eq!(store.register(sized(&device(1, 0), 1, 3000)).await.unwrap(), done(1));
+    assert_eq!(store.register(sized(&device(2, 0), 1, 1500)).await.unwrap(), Registered::StoreFull);
+    assert_eq!(store.register(sized(&device(1, 0), 2, 6000)).await.unwrap(), done(1), "it is known");
+    assert_eq!(store.register(sized(&device(1, 1), 1, 3000)).await.unwrap(), Registered::StoreFull);
+    assert!(store.forget(&device(1, 0), None).await.unwrap().is_some());
+    for number in [2, 3, 4] {
+        assert_eq!(store.register(sized(&device(number, 0), 1, 100)).await.unwrap(), done(1));
+    }
+    assert_eq!(store.register(sized(&device(5, 0), 1, 100)).await.unwrap(), Registered::StoreFull);
+    assert_eq!(store.register(sized(&device(4, 1), 1, 100)).await.unwrap(), done(2));
+    assert_eq!(store.unregister(&device(2, 0), 2).await.unwrap(), done(0));
+    assert_eq!(store.unregister(&device(5, 0), 1).await.unwrap(), Registered::StoreFull);
+    assert_eq!(store.unregister(&device(3, 0), 2).await.unwrap(), done(0), "it is known");
+}
+
 pub(crate) async fn an_owner_has_so_many_devices<S: RegistrationStore, A>(open: impl Fn(Caps) -> (S, A)) {
-    let (store, _alive) = open(Caps { registrations: 3, devices: 5 });
+    let (store, _alive) = open(Caps { registrations: 3, devices: 5, ..Caps::default() });
     for number in 0..3 {
         assert_eq!(register(&store, &device(1, number), 1).await, done(number as usize + 1));
     }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use redb::{ReadableDatabase, Table, WriteTransaction};
 
 use super::claims::{ANSWERED_AT, ANSWERS, ENDED, ENDED_AT, FoundBy, OPEN};
-use super::registrations::{ROWS, corrupt, forget};
+use super::registrations::{ROWS, forget};
 use super::row::{Row, device_of};
 use super::{Files, RedbStore};
 use crate::store::{DeviceId, Expired, Retention, StoreError};
@@ -120,9 +120,9 @@ impl Files {
                 return Ok(Piece { stale, next: last });
             }
             let (key, row) = found?;
-            let row = Row::decode(row.value()).ok_or_else(corrupt)?;
-            if row.last_sign_unix_s() < before_unix_s {
-                stale.push(device_of(key.value()).ok_or_else(corrupt)?);
+            let row = self.readable(Row::decode(row.value()));
+            if row.is_some_and(|row| row.last_sign_unix_s() < before_unix_s) {
+                stale.extend(self.readable(device_of(key.value())));
             }
             last = Some(key.value().to_vec());
         }

@@ -1,8 +1,9 @@
 //! Questions about registrations. A question reads the database as it was at one moment, and the row keys as they are:
-//! when a row was replaced in between, its old key is gone, and the row is read again. A row that its key does not
-//! open although nothing changed is treated as absent, and counted.
+//! when a row was replaced in between, its old key is gone, and the row is read again. A row that is
+//! damaged, or that its key does not open although nothing changed, is treated as absent, and counted.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
@@ -10,17 +11,17 @@ use poste_wire::status::HashedPublicKey;
 use redb::{ReadTransaction, ReadableDatabase};
 
 use super::Files;
-use super::registrations::{DEVICE_DATA, ROWS, TOMBSTONES, all_of, corrupt, is_due_for_a_note};
+use super::registrations::{DEVICE_DATA, ROWS, TOMBSTONES, all_of, is_due_for_a_note};
 use super::row::{Row, behind_owner, device_key, owner_of};
 use super::seal::SealKey;
-use crate::store::{DeviceId, Registration, StoreError, TopicKeys};
+use crate::store::{DeviceId, MAX_FOUND_BYTES, Registration, StoreError, TopicKeys};
 
 impl Files {
     /// The highest version of a device.
     pub(super) fn version(&self, device: &DeviceId) -> Result<Option<u64>, StoreError> {
         let read = self.registrations.begin_read()?;
         let key = device_key(device);
-        if let Some(row) = row(&read, &key)? {
+        if let Some(row) = self.row(&read, &key)? {
             return Ok(Some(row.version));
         }
         let version = read.open_table(TOMBSTONES)?.get(key.as_slice())?;
@@ -38,10 +39,25 @@ impl Files {
         Ok(registrations)
     }
 
-    /// The registrations of devices, in their order.
+    /// The registrations of the first devices, in their order, each opened once.
     pub(super) fn find(&self, devices: &[DeviceId]) -> Result<Vec<Option<Registration>>, StoreError> {
         let read = self.registrations.begin_read()?;
-        devices.iter().map(|device| self.registration(&read, &device_key(device))).collect()
+        let mut opened: HashMap<&DeviceId, Option<Registration>> = HashMap::new();
+        let mut opened_bytes = 0;
+        let mut found = Vec::new();
+        for device in devices {
+            let registration = match opened.entry(device) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(_) if opened_bytes >= MAX_FOUND_BYTES => break,
+                Entry::Vacant(new) => {
+                    let registration = self.registration(&read, &device_key(device))?;
+                    opened_bytes += registration.as_ref().map_or(0, |found| found.data.as_bytes().len());
+                    new.insert(registration).clone()
+                }
+            };
+            found.push(registration);
+        }
+        Ok(found)
     }
 
     /// The topic keys of an owner.
@@ -68,7 +84,7 @@ impl Files {
         let from = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut owners: Vec<HashedPublicKey> = Vec::new();
         for found in read.open_table(ROWS)?.range::<&[u8]>((from, Bound::Unbounded))? {
-            let owner = owner_of(found?.0.value()).ok_or_else(corrupt)?;
+            let Some(owner) = self.readable(owner_of(found?.0.value())) else { continue };
             if owners.last() == Some(&owner) {
                 continue;
             }
@@ -89,7 +105,7 @@ impl Files {
         let read = self.registrations.begin_read()?;
         let mut due = HashSet::new();
         for device in devices {
-            if row(&read, &device_key(&device))?.is_some_and(|row| is_due_for_a_note(&row, at_unix_s)) {
+            if self.row(&read, &device_key(&device))?.is_some_and(|row| is_due_for_a_note(&row, at_unix_s)) {
                 due.insert(device);
             }
         }
@@ -101,14 +117,14 @@ impl Files {
             let sealed = read.open_table(DEVICE_DATA)?.get(key)?;
             Ok(sealed.and_then(|sealed| row.open(key, sealed.value(), seal_key)))
         };
-        match row(read, key)? {
+        match self.row(read, key)? {
             Some(row) => self.opened(read, key, row, open),
             None => Ok(None),
         }
     }
 
     fn topic_keys(&self, key: &[u8], row: &[u8]) -> Result<Option<TopicKeys>, StoreError> {
-        let row = Row::decode(row).ok_or_else(corrupt)?;
+        let Some(row) = self.readable(Row::decode(row)) else { return Ok(None) };
         let first = row.open_topic_keys(key, &self.keys.read(row.slot)?);
         if first.is_some() {
             return Ok(first);
@@ -116,6 +132,20 @@ impl Files {
         let open =
             |_: &ReadTransaction, row: &Row, seal_key: &SealKey| Ok(row.open_topic_keys(key, seal_key));
         self.opened(&self.registrations.begin_read()?, key, row, open)
+    }
+
+    /// A row, absent if it is damaged.
+    fn row(&self, read: &ReadTransaction, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        let row = read.open_table(ROWS)?.get(key)?;
+        Ok(row.and_then(|row| self.readable(Row::decode(row.value()))))
+    }
+
+    /// Counts what is damaged.
+    pub(super) fn readable<T>(&self, found: Option<T>) -> Option<T> {
+        if found.is_none() {
+            self.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
+        found
     }
 
     /// Opens a text of a row, that of a newer row if it was replaced meanwhile.
@@ -131,7 +161,7 @@ impl Files {
         }
         loop {
             let now = self.registrations.begin_read()?;
-            let Some(newer) = row(&now, key)? else { return Ok(None) };
+            let Some(newer) = self.row(&now, key)? else { return Ok(None) };
             if let Some(text) = open(&now, &newer, &self.keys.read(newer.slot)?)? {
                 return Ok(Some(text));
             }
@@ -142,9 +172,4 @@ impl Files {
             found = newer;
         }
     }
-}
-
-fn row(read: &ReadTransaction, key: &[u8]) -> Result<Option<Row>, StoreError> {
-    let row = read.open_table(ROWS)?.get(key)?;
-    row.map(|row| Row::decode(row.value()).ok_or_else(corrupt)).transpose()
 }

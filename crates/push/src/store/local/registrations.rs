@@ -1,13 +1,12 @@
 //! What changes registrations, each within one transaction: versions only rise, owners stay below their caps, and a
 //! slot is used by one row or free.
 
-use std::ops::Range;
+use std::ops;
 
 use poste_wire::status::HashedPublicKey;
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Range, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 
-use super::REGISTRATIONS;
-use super::row::{Row, behind_owner, device_key};
+use super::row::{Row, behind_owner, device_key, sealed_bytes};
 use super::slots::Slots;
 use crate::store::{Caps, DeviceId, NewRegistration, OwnerState, Registered, StoreError};
 
@@ -17,6 +16,11 @@ pub(super) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(
 pub(super) const DEVICE_DATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("device_data");
 /// By device: the version of a forgotten registration. A device is here or in [`ROWS`].
 pub(super) const TOMBSTONES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("tombstones");
+
+/// Sums that would take long to make. It is made when it is first needed.
+const TOTALS: TableDefinition<'_, &str, u64> = TableDefinition::new("totals");
+/// In `TOTALS`: bytes of all values of [`DEVICE_DATA`].
+const DATA_BYTES: &str = "device_data_bytes";
 
 /// A success is noted again when the last noted one is so old, seconds.
 const NOTE_AGAIN_S: u64 = 24 * 60 * 60;
@@ -41,12 +45,29 @@ pub(super) fn put(
     if is_new && !has_room {
         return Ok(Registered::TooManyDevices);
     }
+    let old_bytes = tables.data_bytes_of(&key)?;
+    let new_bytes = sealed_bytes(registration);
+    if new_bytes > old_bytes {
+        let others = tables.owner_data_bytes(&registration.device.key)?.saturating_sub(old_bytes);
+        if others + new_bytes > caps.data_bytes as u64 {
+            return Ok(Registered::TooManyDevices);
+        }
+        let all_bytes = tables.all_data_bytes()?.saturating_sub(old_bytes) + new_bytes;
+        let is_full = match owner.devices {
+            0 => all_bytes > caps.all_data_bytes / 2 || tables.rows.len()? >= caps.all_registrations,
+            _ => all_bytes > caps.all_data_bytes,
+        };
+        if is_full {
+            return Ok(Registered::StoreFull);
+        }
+    }
     if let Some(row) = &stands.row {
         slots.release(transaction, row.slot)?;
     }
     let (slot, seal_key) = slots.take(transaction)?;
     let (row, data) = Row::seal(registration, slot, &seal_key);
     tables.rows.insert(key.as_slice(), row.encode().as_slice())?;
+    tables.note_data_bytes(old_bytes, data.len() as u64)?;
     tables.device_data.insert(key.as_slice(), data.as_slice())?;
     tables.tombstones.remove(key.as_slice())?;
     Ok(Registered::Done(OwnerState { registrations: owner.registrations + usize::from(is_new) }))
@@ -69,6 +90,9 @@ pub(super) fn bury(
     }
     if !stands.is_known() && owner.devices >= caps.devices {
         return Ok(Registered::TooManyDevices);
+    }
+    if owner.devices == 0 && tables.tombstones.len()? >= caps.all_tombstones {
+        return Ok(Registered::StoreFull);
     }
     let left = owner.registrations - usize::from(stands.row.is_some());
     tables.bury(transaction, slots, &key, stands.row.as_ref(), version)?;
@@ -112,19 +136,23 @@ pub(super) fn is_due_for_a_note(row: &Row, at_unix_s: u64) -> bool {
 }
 
 /// The keys of all devices of an owner.
-pub(super) fn all_of(owner: &HashedPublicKey) -> Range<Vec<u8>> {
+pub(super) fn all_of(owner: &HashedPublicKey) -> ops::Range<Vec<u8>> {
     owner.as_bytes().to_vec()..behind_owner(owner)
 }
 
-/// For a row that this program does not write.
-pub(super) fn corrupt() -> StoreError {
-    StoreError::corrupt(REGISTRATIONS, "a row is damaged: bring all files of the store back from one backup")
+fn sum_of_bytes(data: Range<'_, &'static [u8], &'static [u8]>) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    for found in data {
+        bytes += found?.1.value().len() as u64;
+    }
+    Ok(bytes)
 }
 
 struct Tables<'t> {
     rows: Table<'t, &'static [u8], &'static [u8]>,
     device_data: Table<'t, &'static [u8], &'static [u8]>,
     tombstones: Table<'t, &'static [u8], u64>,
+    totals: Table<'t, &'static str, u64>,
 }
 
 /// What is stored of a device.
@@ -145,12 +173,14 @@ impl<'t> Tables<'t> {
             rows: transaction.open_table(ROWS)?,
             device_data: transaction.open_table(DEVICE_DATA)?,
             tombstones: transaction.open_table(TOMBSTONES)?,
+            totals: transaction.open_table(TOTALS)?,
         })
     }
 
+    /// A row. One that is damaged is absent: its device can register again, and nobody else is stopped by it.
     fn row(&self, key: &[u8]) -> Result<Option<Row>, StoreError> {
         let row = self.rows.get(key)?;
-        row.map(|row| Row::decode(row.value()).ok_or_else(corrupt)).transpose()
+        Ok(row.and_then(|row| Row::decode(row.value())))
     }
 
     fn stand(&self, key: &[u8]) -> Result<Stand, StoreError> {
@@ -165,6 +195,29 @@ impl<'t> Tables<'t> {
         Ok(Owner { registrations, devices: registrations + tombstones })
     }
 
+    fn data_bytes_of(&self, key: &[u8]) -> Result<u64, StoreError> {
+        Ok(self.device_data.get(key)?.map_or(0, |data| data.value().len() as u64))
+    }
+
+    fn owner_data_bytes(&self, owner: &HashedPublicKey) -> Result<u64, StoreError> {
+        let all = all_of(owner);
+        sum_of_bytes(self.device_data.range(all.start.as_slice()..all.end.as_slice())?)
+    }
+
+    fn all_data_bytes(&self) -> Result<u64, StoreError> {
+        match self.totals.get(DATA_BYTES)? {
+            Some(bytes) => Ok(bytes.value()),
+            None => sum_of_bytes(self.device_data.iter()?),
+        }
+    }
+
+    /// Call it before the data is changed.
+    fn note_data_bytes(&mut self, old: u64, new: u64) -> Result<(), StoreError> {
+        let bytes = self.all_data_bytes()?.saturating_sub(old).saturating_add(new);
+        self.totals.insert(DATA_BYTES, bytes)?;
+        Ok(())
+    }
+
     fn bury(
         &mut self,
         transaction: &WriteTransaction,
@@ -174,6 +227,8 @@ impl<'t> Tables<'t> {
         version: u64,
     ) -> Result<(), StoreError> {
         if let Some(row) = row {
+            let old_bytes = self.data_bytes_of(key)?;
+            self.note_data_bytes(old_bytes, 0)?;
             self.rows.remove(key)?;
             self.device_data.remove(key)?;
             slots.release(transaction, row.slot)?;

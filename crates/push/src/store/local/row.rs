@@ -108,6 +108,11 @@ impl Row {
     }
 }
 
+/// Bytes of the sealed device data of a registration.
+pub(super) fn sealed_bytes(registration: &NewRegistration) -> u64 {
+    (registration.data.as_bytes().len() + TAG_BYTES) as u64
+}
+
 /// What a device is found under.
 pub(super) fn device_key(device: &DeviceId) -> Vec<u8> {
     [device.key.as_bytes().as_slice(), device.installation.as_str().as_bytes()].concat()

@@ -60,7 +60,7 @@ async fn an_expired_registration_leaves_no_key_and_no_token() {
 
 /// A store with the token, among other registrations.
 async fn kept() -> (RedbStore, (TempDir, Caps)) {
-    let (store, alive) = open(Caps { registrations: 100, devices: 100 });
+    let (store, alive) = open(Caps { registrations: 100, devices: 100, ..Caps::default() });
     for number in 10..30 {
         store.register(registration(&device(1, number), 1)).await.unwrap();
     }

@@ -126,6 +126,31 @@ async fn a_row_whose_key_is_lost_is_absent_and_counted_and_heals() {
     check_slots(&store);
 }
 
+#[tokio::test]
+async fn a_damaged_row_is_absent_and_counted_and_heals() {
+    let (store, _alive) = open(Caps::default());
+    let [damaged, kept] = [device(1, 0), device(2, 0)];
+    store.register(registration(&damaged, 5)).await.unwrap();
+    store.register(registration(&kept, 5)).await.unwrap();
+    let transaction = store.0.files.registrations.begin_write().unwrap();
+    let key = row::device_key(&damaged);
+    transaction.open_table(registrations::ROWS).unwrap().insert(&*key, b"damaged".as_slice()).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(store.registrations(&damaged.key).await.unwrap(), []);
+    assert!(store.find(vec![damaged.clone(), kept.clone()]).await.unwrap()[0].is_none());
+    assert_eq!(store.topic_keys(&damaged.key).await.unwrap(), None);
+    assert_eq!(store.version(&damaged).await.unwrap(), None);
+    assert!(store.counts().await.unwrap().unreadable >= 4);
+    store.note_successes(vec![damaged.clone(), kept.clone()], 1_800_000_000).await.unwrap();
+    let retention = Retention { registrations_before_unix_s: 1, ..Retention::default() };
+    assert!(store.expire(&retention, 100).await.unwrap().is_done);
+    assert_eq!(store.forget(&damaged, None).await.unwrap(), None);
+    for device in [&damaged, &kept] {
+        store.register(registration(device, 6)).await.unwrap();
+        assert_eq!(store.registrations(&device.key).await.unwrap().len(), 1);
+    }
+}
+
 #[test]
 fn a_store_that_was_not_made_to_its_end_is_made_anew() {
     for kept in [vec![], vec![KEYS], vec![KEYS, REGISTRATIONS], vec![KEYS, REGISTRATIONS, REQUESTS]] {
