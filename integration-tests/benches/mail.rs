@@ -98,7 +98,11 @@ async fn fill(stack: &Stack, now: u32) -> Result<Duration> {
     let began = Instant::now();
     let sending = tokio::spawn(async move {
         for (batch_id, records) in batches.into_iter().enumerate() {
-            let batch = append_request::Kind::Batch(AppendBatch { batch_id: batch_id as u64, records, confirmed: false });
+            let batch = append_request::Kind::Batch(AppendBatch {
+                batch_id: batch_id as u64,
+                records,
+                confirmed: false,
+            });
             requests.send(AppendRequest { kind: Some(batch) }).await?;
         }
         // Or the archive would wait for what this writer may still hold.

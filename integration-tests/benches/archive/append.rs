@@ -107,7 +107,9 @@ impl Stored {
                     if let Ok(numbers) = numbers.clone() {
                         let body = |number| NewRecord { space: "waku1".to_owned(), body: set.body(number) };
                         let records = numbers.map(body).collect();
-                        stream.send(Request::Batch(AppendBatch { batch_id: sent, records, confirmed: false })).await?;
+                        stream
+                            .send(Request::Batch(AppendBatch { batch_id: sent, records, confirmed: false }))
+                            .await?;
                         (sent, waiting) = (sent + 1, waiting + 1);
                     }
                     while waiting >= IN_FLIGHT || (numbers.is_err() && waiting > 0) {
