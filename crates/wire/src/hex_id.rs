@@ -2,7 +2,6 @@
 //! topic that an envelope is sorted by. As text both are lower-case hex.
 
 use std::fmt;
-use std::str::FromStr;
 
 use poste_codec::keccak256;
 use thiserror::Error;
@@ -14,12 +13,9 @@ pub struct ParseIdError {
     pub(crate) digits: usize,
 }
 
-macro_rules! hex_id {
-    ($(#[$doc:meta])* $name:ident, $length:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-        pub struct $name(pub [u8; $length]);
-
+/// What every identifier can do, whatever its `Debug` shows: its bytes, and its text.
+macro_rules! id_bytes {
+    ($name:ident, $length:literal) => {
         impl $name {
             /// How many bytes it has.
             pub const LENGTH: usize = $length;
@@ -42,26 +38,38 @@ macro_rules! hex_id {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
         }
 
+        impl std::str::FromStr for $name {
+            type Err = $crate::ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let mut bytes = [0; $length];
+                let digits = text.strip_prefix("0x").unwrap_or(text);
+                hex::decode_to_slice(digits, &mut bytes)
+                    .map_err(|_| $crate::ParseIdError { digits: 2 * $length })?;
+                Ok(Self(bytes))
+            }
+        }
+    };
+}
+pub(crate) use id_bytes;
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $length:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub [u8; $length]);
+
+        id_bytes!($name, $length);
+
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(self, f)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ParseIdError;
-
-            fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                let mut bytes = [0; $length];
-                let digits = text.strip_prefix("0x").unwrap_or(text);
-                hex::decode_to_slice(digits, &mut bytes).map_err(|_| ParseIdError { digits: 2 * $length })?;
-                Ok(Self(bytes))
             }
         }
     };

@@ -2,7 +2,6 @@
 //! bytes, because a few are enough to tell a reader of logs who is meant.
 
 use std::fmt;
-use std::str::FromStr;
 
 use poste_codec::PublicKey;
 use sha3::{Digest, Keccak256};
@@ -10,7 +9,7 @@ use shake::Shake256;
 use shake::digest::{ExtendableOutput, Update, XofReader};
 use thiserror::Error;
 
-use crate::ParseIdError;
+use crate::hex_id::id_bytes;
 
 /// Bytes that are no identifier, because there are too many or too few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -26,21 +25,7 @@ macro_rules! hash_id {
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; $length]);
 
-        impl $name {
-            /// How many bytes it has.
-            pub const LENGTH: usize = $length;
-
-            /// The bytes.
-            pub fn as_bytes(&self) -> &[u8; $length] {
-                &self.0
-            }
-        }
-
-        impl From<[u8; $length]> for $name {
-            fn from(bytes: [u8; $length]) -> Self {
-                Self(bytes)
-            }
-        }
+        id_bytes!($name, $length);
 
         impl TryFrom<&[u8]> for $name {
             type Error = IdLengthError;
@@ -51,32 +36,9 @@ macro_rules! hash_id {
             }
         }
 
-        impl AsRef<[u8]> for $name {
-            fn as_ref(&self) -> &[u8] {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
-        }
-
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(concat!(stringify!($name), "(redacted)"))
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ParseIdError;
-
-            fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                let mut bytes = [0; $length];
-                let digits = text.strip_prefix("0x").unwrap_or(text);
-                hex::decode_to_slice(digits, &mut bytes).map_err(|_| ParseIdError { digits: 2 * $length })?;
-                Ok(Self(bytes))
             }
         }
     };
