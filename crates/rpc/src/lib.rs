@@ -1,7 +1,7 @@
 //! The internal gRPC interfaces of Poste: the code generated from `proto/poste`, and what every client and
 //! server of them does alike.
 //!
-//! [`archive`] and [`gateway`] hold the messages, with constructors that set the message limits.
+//! [`archive`], [`gateway`] and [`push`] hold the messages, with constructors that set the message limits.
 //! [`server::Server`] serves them on a bound listener with health, reflection and a graceful stop;
 //! [`client::Target`] is where a client calls. Plaintext HTTP/2; TLS is not part of this crate yet.
 
@@ -106,6 +106,51 @@ pub mod gateway {
         channel: Channel,
     ) -> v1::gateway_admin_service_client::GatewayAdminServiceClient<Channel> {
         v1::gateway_admin_service_client::GatewayAdminServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+/// The Status push notification server, package `poste.push`.
+pub mod push {
+    use tonic::transport::Channel;
+
+    use crate::MAX_MESSAGE_BYTES;
+
+    /// Package `poste.push.v1`, generated.
+    #[allow(missing_docs, missing_debug_implementations, clippy::all, rustdoc::all)]
+    pub mod v1 {
+        tonic::include_proto!("poste.push.v1");
+    }
+
+    /// A push server as a gRPC service, with the message limits of this house.
+    pub fn server<T: v1::push_service_server::PushService>(
+        push: T,
+    ) -> v1::push_service_server::PushServiceServer<T> {
+        v1::push_service_server::PushServiceServer::new(push)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A push server's administration as a gRPC service; it belongs on a listener of its own.
+    pub fn admin_server<T: v1::push_admin_service_server::PushAdminService>(
+        admin: T,
+    ) -> v1::push_admin_service_server::PushAdminServiceServer<T> {
+        v1::push_admin_service_server::PushAdminServiceServer::new(admin)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A client of a push server, with the message limits of this house.
+    pub fn client(channel: Channel) -> v1::push_service_client::PushServiceClient<Channel> {
+        v1::push_service_client::PushServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// A client of a push server's administration.
+    pub fn admin_client(channel: Channel) -> v1::push_admin_service_client::PushAdminServiceClient<Channel> {
+        v1::push_admin_service_client::PushAdminServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
