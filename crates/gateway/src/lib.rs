@@ -174,6 +174,7 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
         grpc: Some(publisher.local_address()),
         admin: Some(administration.local_address()),
         enode: Some(enode),
+        ..Addresses::default()
     };
 
     // Outlives the peers: what they were not told yet is still archived.

@@ -4,6 +4,7 @@
 //! key that the server is known by, [`store`] keeps the registrations, what became of each notification, the answers,
 //! and how far the archive was read. Where messages come from, and how answers travel, is not decided here.
 
+pub(crate) mod admin;
 pub mod answer;
 mod device;
 mod feedback;
@@ -12,6 +13,7 @@ pub mod metrics;
 mod query;
 mod registration;
 mod request;
+pub mod running;
 pub mod server;
 pub mod store;
 pub mod topics;

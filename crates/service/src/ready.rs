@@ -8,16 +8,20 @@ use serde::{Serialize, Serializer};
 
 use crate::running::RunningService;
 
-/// `{"event":"ready","enode":…,"grpc":{…},"admin":{…},"http":…}`; what a process does not have is left out.
+/// `{"event":"ready","enode":…,"push_key":…,"grpc":{…},"admin":{…},"feedback":…,"http":…}`; what a process does not have is left out.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReadyLine {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     enode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    push_key: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
     grpc: Vec<(&'static str, SocketAddr)>,
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
     admin: Vec<(&'static str, SocketAddr)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feedback: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<SocketAddr>,
 }
@@ -25,10 +29,20 @@ pub struct ReadyLine {
 impl ReadyLine {
     /// The line of a process that runs `services` and the health listener at `http`.
     pub fn new<'a>(services: impl IntoIterator<Item = &'a RunningService>, http: Option<SocketAddr>) -> Self {
-        let mut line = Self { event: "ready", enode: None, grpc: Vec::new(), admin: Vec::new(), http };
+        let mut line = Self {
+            event: "ready",
+            enode: None,
+            push_key: None,
+            grpc: Vec::new(),
+            admin: Vec::new(),
+            feedback: None,
+            http,
+        };
         for service in services {
             let addresses = service.addresses();
             line.enode = line.enode.or_else(|| addresses.enode.clone());
+            line.push_key = line.push_key.or_else(|| addresses.push_key.clone());
+            line.feedback = line.feedback.or(addresses.feedback);
             line.grpc.extend(addresses.grpc.map(|address| (service.name(), address)));
             line.admin.extend(addresses.admin.map(|address| (service.name(), address)));
         }
@@ -74,15 +88,22 @@ mod tests {
             grpc: Some("127.0.0.1:7100".parse().unwrap()),
             admin: Some("127.0.0.1:7101".parse().unwrap()),
             enode: Some("enode://ab@127.0.0.1:30303".into()),
+            ..Addresses::default()
         };
         let archive = Addresses { grpc: Some("127.0.0.1:7200".parse().unwrap()), ..Addresses::default() };
-        let services = [service("gateway", gateway), service("archive", archive)];
+        let push = Addresses {
+            grpc: Some("127.0.0.1:7300".parse().unwrap()),
+            feedback: Some("127.0.0.1:7302".parse().unwrap()),
+            push_key: Some("02ab".into()),
+            ..Addresses::default()
+        };
+        let services = [service("gateway", gateway), service("archive", archive), service("push", push)];
         assert_eq!(
             line(&services, Some("127.0.0.1:9100")),
             concat!(
-                r#"{"event":"ready","enode":"enode://ab@127.0.0.1:30303","#,
-                r#""grpc":{"gateway":"127.0.0.1:7100","archive":"127.0.0.1:7200"},"#,
-                r#""admin":{"gateway":"127.0.0.1:7101"},"http":"127.0.0.1:9100"}"#,
+                r#"{"event":"ready","enode":"enode://ab@127.0.0.1:30303","push_key":"02ab","#,
+                r#""grpc":{"gateway":"127.0.0.1:7100","archive":"127.0.0.1:7200","push":"127.0.0.1:7300"},"#,
+                r#""admin":{"gateway":"127.0.0.1:7101"},"feedback":"127.0.0.1:7302","http":"127.0.0.1:9100"}"#,
                 "\n"
             )
         );

@@ -57,6 +57,10 @@ pub struct Addresses {
     pub admin: Option<SocketAddr>,
     /// The gateway's `enode://…`, with the host that it advertises.
     pub enode: Option<String>,
+    /// Where the push server hears what its provider learns later.
+    pub feedback: Option<SocketAddr>,
+    /// The key that clients name the push server by: 66 hexadecimal digits.
+    pub push_key: Option<String>,
 }
 
 /// A service at work. Dropping it cancels its `stop`.
