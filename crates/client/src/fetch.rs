@@ -137,7 +137,9 @@ impl<T: FnMut(Envelope)> Walk<'_, T> {
     async fn page(&mut self, request: &MailRequest) -> Result<Page, ClientError> {
         let most =
             if self.by_silence { DAY_TOLERANCE } else { PAGE_TOLERANCE * self.fetch.page_size as usize };
-        let envelope = seal(self.session, &self.fetch.sealer, request).await?;
+        let (_, peer) = self.session.best().ok_or(ClientError::Invalid("the session is not ready"))?;
+        let (pow, plain) = (peer.settings.pow_requirement, peer.plain_go_ethereum);
+        let envelope = seal(pow, plain, &self.fetch.sealer, request).await?;
         self.pages += 1;
         self.seen.turn();
         let (fetch, seen, count, take) = (self.fetch, &mut self.seen, &mut self.count, &mut self.take);
@@ -157,9 +159,13 @@ impl<T: FnMut(Envelope)> Walk<'_, T> {
     }
 }
 
-async fn seal(session: &Session, sealer: &Sealer, request: &MailRequest) -> Result<Envelope, ClientError> {
-    let (_, peer) = session.best().ok_or(ClientError::Invalid("the session is not ready"))?;
-    let (pow, plain) = (peer.settings.pow_requirement, peer.plain_go_ethereum);
+/// In the form, and with the proof of work, that the mailserver asks for.
+async fn seal(
+    pow: f64,
+    plain: bool,
+    sealer: &Sealer,
+    request: &MailRequest,
+) -> Result<Envelope, ClientError> {
     let (sealer, request, now) = (sealer.clone(), request.clone(), unix_now());
     let sealing = tokio::task::spawn_blocking(move || {
         let began = std::time::Instant::now();

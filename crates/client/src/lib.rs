@@ -1,4 +1,5 @@
-//! The asking side: [`connect`] to a node, [`fetch`] its mail, [`post`] envelopes, [`listen`] to what it relays.
+//! The asking side: [`connect`] to a node, [`fetch`] its mail, [`post`] envelopes, [`listen`] to what it relays; and
+//! [`notify`]: push notifications.
 //!
 //! What it is not: it makes no bytes of its own (packets and requests are `poste-wire`'s, one page of mail is
 //! `poste-waku`'s). Here is policy: following cursors, splitting ranges, waiting for confirmations, and saying whether
@@ -7,6 +8,7 @@
 mod connect;
 mod fetch;
 mod listen;
+pub mod notify;
 mod post;
 
 pub use connect::{ConnectOptions, connect};

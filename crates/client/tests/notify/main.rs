@@ -1,0 +1,4 @@
+//! Push notifications over a real gateway and archive.
+
+mod channel;
+mod stack;
