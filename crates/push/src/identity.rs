@@ -51,19 +51,29 @@ pub fn open(data: &Path) -> Result<SecretKey, IdentityError> {
     let path = data.join(FILE_NAME);
     match read(&path) {
         Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            if store::is_store(data) {
-                return Err(IdentityError::Lost(path));
-            }
-            let key = SecretKey::random(|bytes| rand::rng().fill_bytes(bytes));
-            match export(&key, &path) {
-                Ok(()) => Ok(key),
+            match create(data) {
                 // Another process was first.
                 Err(IdentityError::Exists(_)) => read(&path),
-                Err(error) => Err(error),
+                created => created,
             }
         }
         found => found,
     }
+}
+
+/// Makes a new key in a data directory.
+///
+/// # Errors
+/// [`IdentityError::Exists`] when there is one, [`IdentityError::Lost`] when there are registrations for another one,
+/// [`IdentityError::Io`] when it cannot be written.
+pub fn create(data: &Path) -> Result<SecretKey, IdentityError> {
+    let path = data.join(FILE_NAME);
+    if !path.exists() && store::is_store(data) {
+        return Err(IdentityError::Lost(path));
+    }
+    let key = SecretKey::random(|bytes| rand::rng().fill_bytes(bytes));
+    export(&key, &path)?;
+    Ok(key)
 }
 
 /// Reads an identity file.
