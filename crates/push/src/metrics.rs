@@ -20,6 +20,11 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Answered {
     answer: &'static str,
     outcome: &'static str,
@@ -33,6 +38,7 @@ pub struct Metrics {
     reports: Family<Outcome, Counter>,
     answers: Family<Answered, Counter>,
     feedback: Family<Outcome, Counter>,
+    refusals: Family<Reason, Counter>,
     pub(crate) answers_repeated: Counter,
     pub(crate) query_devices: Counter,
     pub(crate) query_devices_left_out: Counter,
@@ -51,6 +57,7 @@ impl Default for Metrics {
             reports: Family::default(),
             answers: Family::default(),
             feedback: Family::default(),
+            refusals: Family::default(),
             answers_repeated: Counter::default(),
             query_devices: Counter::default(),
             query_devices_left_out: Counter::default(),
@@ -103,6 +110,11 @@ impl Metrics {
             "Failures that the provider told of, by what was done",
             all.feedback.clone(),
         );
+        scope.register(
+            "refusals",
+            "What was not done for want of room or for its rate, by reason",
+            all.refusals.clone(),
+        );
         scope.register("owners_count", "Owners whose query topics are listened to", all.owners.clone());
         scope.register(
             "segmented_messages_count",
@@ -136,6 +148,10 @@ impl Metrics {
 
     pub(crate) fn feedback(&self, outcome: &'static str) {
         self.feedback.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(crate) fn refusal(&self, reason: &'static str) {
+        self.refusals.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn push_age(&self, age: Duration) {

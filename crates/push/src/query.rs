@@ -4,6 +4,7 @@
 //! answer would only confirm that a server listens.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use poste_wire::status::proto::{
@@ -13,7 +14,7 @@ use poste_wire::status::{ApplicationMessage, HashedPublicKey, PushMessage};
 use prost::Message;
 
 use crate::device::Device;
-use crate::server::{Decision, PushServer, Unanswered};
+use crate::server::{Decision, Limited, PushServer, Unanswered};
 use crate::store::Registration;
 
 /// Tag and length of an entry, and what else an answer holds once.
@@ -25,7 +26,12 @@ const MAX_OPENED_BYTES: usize = 64 * 1024 * 1024;
 
 impl PushServer {
     /// Keys that do not belong to the topic are answered too, as deployed servers do.
-    pub(crate) async fn query(&self, message: &ApplicationMessage) -> Decision {
+    pub(crate) async fn query(
+        &self,
+        message: &ApplicationMessage,
+        made_at: Duration,
+        now: Duration,
+    ) -> Decision {
         let query =
             PushNotificationQuery::read(message.payload.clone()).map_err(|_| Unanswered::Unreadable)?;
         let keys: BTreeSet<HashedPublicKey> =
@@ -34,9 +40,17 @@ impl PushServer {
         let mut room = self.settings.max_query_answer_bytes;
         let mut left_out = 0;
         let mut opened_bytes = 0;
+        let mut is_too_fast = false;
         for key in keys {
             if opened_bytes >= MAX_OPENED_BYTES {
                 left_out += 1;
+                continue;
+            }
+            if !self.topics.has_owner(&key) {
+                continue;
+            }
+            if !self.allows(Limited::Queries, &key, made_at, now) {
+                is_too_fast = true;
                 continue;
             }
             let rows = self.store.registrations(&key).await.map_err(|error| {
@@ -57,7 +71,7 @@ impl PushServer {
         self.metrics.query_devices.inc_by(info.len() as u64);
         self.metrics.query_devices_left_out.inc_by(left_out);
         if info.is_empty() {
-            return Err(Unanswered::NothingKnown);
+            return Err(if is_too_fast { Unanswered::TooFast } else { Unanswered::NothingKnown });
         }
         let message_id = Bytes::copy_from_slice(message.id.as_bytes());
         Ok(PushNotificationQueryResponse { info, message_id, success: true }.write())

@@ -15,7 +15,7 @@ use poste_wire::status::{
 use zeroize::Zeroizing;
 
 use crate::device::Device;
-use crate::server::{Decision, PushServer, Unanswered, compute};
+use crate::server::{Decision, Limited, PushServer, Unanswered, compute};
 use crate::store::{AnswerId, DeviceId, NewRegistration, Registered, StoreError, TokenType, TopicKeys};
 
 /// Remembered of an unregistration: only that it succeeded.
@@ -26,14 +26,20 @@ struct Claimed {
     owner: HashedPublicKey,
     device: DeviceId,
     came_in: DedupeKey,
-    at_unix_s: u64,
+    made_at: Duration,
+    now: Duration,
     registration: PushNotificationRegistration,
 }
 
 impl PushServer {
-    pub(crate) async fn registration(&self, message: ApplicationMessage, now: Duration) -> Decision {
+    pub(crate) async fn registration(
+        &self,
+        message: ApplicationMessage,
+        made_at: Duration,
+        now: Duration,
+    ) -> Decision {
         let (opened, request_id) = self.unseal(&message).await.ok_or(Unanswered::Unsealed)?;
-        let registered = self.register(&message, opened, now).await;
+        let registered = self.register(&message, opened, made_at, now).await;
         let error = registered.err().unwrap_or(ErrorType::UnknownErrorType);
         self.metrics.registration(if registered.is_ok() { "success" } else { label(error) });
         let response = PushNotificationRegistrationResponse {
@@ -59,6 +65,7 @@ impl PushServer {
         &self,
         message: &ApplicationMessage,
         opened: Zeroizing<Vec<u8>>,
+        made_at: Duration,
         now: Duration,
     ) -> Result<(), ErrorType> {
         let registration = PushNotificationRegistration::read(Bytes::from_owner(opened))
@@ -73,7 +80,8 @@ impl PushServer {
             owner,
             device: DeviceId { key: owner, installation },
             came_in: message.dedupe_key(),
-            at_unix_s: now.as_secs(),
+            made_at,
+            now,
             registration,
         };
 
@@ -82,11 +90,21 @@ impl PushServer {
         if let Some(stored) = stored.filter(|stored| *stored >= claimed.registration.version) {
             return self.repeat(&claimed, stored).await;
         }
+        // Only now: a stranger who sends the owner's messages of the past uses up nothing of the owner's.
+        if !self.allows(Limited::Registrations, &owner, made_at, now) {
+            return Err(ErrorType::InternalError);
+        }
         if claimed.registration.unregister {
-            return self.unregister(&claimed).await;
+            return self.unregister(&claimed, stored.is_none()).await;
         }
         let token_type = check(&claimed.registration, &message.signer, &self.public)?;
         self.save(claimed, token_type).await
+    }
+
+    /// Whether one more owner may be taken in now.
+    fn allows_new_owner(&self, claimed: &Claimed) -> Result<(), ErrorType> {
+        let allows = self.allows(Limited::NewOwners, &(), claimed.made_at, claimed.now);
+        if allows { Ok(()) } else { Err(ErrorType::InternalError) }
     }
 
     fn installation(&self, text: &str) -> Option<InstallationId> {
@@ -120,25 +138,30 @@ impl PushServer {
         Ok(())
     }
 
-    async fn unregister(&self, claimed: &Claimed) -> Result<(), ErrorType> {
+    async fn unregister(&self, claimed: &Claimed, is_new: bool) -> Result<(), ErrorType> {
+        if is_new {
+            // It takes a place on disk all the same.
+            self.allows_new_owner(claimed)?;
+        }
+        let at_unix_s = claimed.now.as_secs();
         // Remembered first: it counts only once the device is forgotten with this version, and between the two
         // nothing can be lost.
         let answer = (AnswerId(claimed.came_in.0), UNREGISTERED.to_vec());
-        let remembered = self.store.finish(Vec::new(), Some(answer), claimed.at_unix_s).await;
+        let remembered = self.store.finish(Vec::new(), Some(answer), at_unix_s).await;
         remembered.map_err(|error| self.internal(&error))?;
-        let done = self.store.unregister(&claimed.device, claimed.registration.version).await;
+        let done = self.store.unregister(&claimed.device, claimed.registration.version, at_unix_s).await;
         let done = done.map_err(|error| self.internal(&error))?;
         if let Registered::Done(owner) = done
             && owner.registrations == 0
         {
             self.leave(claimed.owner).await;
         }
-        outcome(done)
+        self.outcome(done)
     }
 
     async fn save(&self, claimed: Claimed, token_type: TokenType) -> Result<(), ErrorType> {
-        let Claimed { owner, device, came_in, at_unix_s, registration } = claimed;
-        let topic_keys = self.topic_keys(owner).await?;
+        let topic_keys = self.topic_keys(&claimed).await?;
+        let Claimed { owner, device, came_in, now, registration, .. } = claimed;
         // Before the row is there: whoever learns that it is may be asked about at once.
         self.topics.join(owner).await.map_err(|error| {
             tracing::warn!(%error, "a registration had to be refused");
@@ -146,20 +169,28 @@ impl PushServer {
         })?;
         let version = registration.version;
         let data = Device { came_in, registration }.write();
+        let at_unix_s = now.as_secs();
         let new = NewRegistration { device, version, token_type, data, topic_keys, at_unix_s };
         let done = self.store.register(new).await;
         if !matches!(done, Ok(Registered::Done(_))) {
             self.leave_unless_registered(owner).await;
         }
         self.count_owners();
-        outcome(done.map_err(|error| self.internal(&error))?)
+        self.outcome(done.map_err(|error| self.internal(&error))?)
     }
 
     /// Those of the owner's other devices, or new ones.
-    async fn topic_keys(&self, owner: HashedPublicKey) -> Result<TopicKeys, ErrorType> {
-        match self.store.topic_keys(&owner).await {
+    async fn topic_keys(&self, claimed: &Claimed) -> Result<TopicKeys, ErrorType> {
+        match self.store.topic_keys(&claimed.owner).await {
             Ok(Some(keys)) => Ok(keys),
-            Ok(None) => self.derivations.derive(owner).await.ok_or(ErrorType::InternalError),
+            Ok(None) => {
+                self.allows_new_owner(claimed)?;
+                let derived = self.derivations.derive(claimed.owner).await;
+                derived.ok_or_else(|| {
+                    self.metrics.refusal("derivations_waiting");
+                    ErrorType::InternalError
+                })
+            }
             Err(error) => Err(self.internal(&error)),
         }
     }
@@ -179,6 +210,21 @@ impl PushServer {
 
     fn count_owners(&self) {
         self.metrics.owners.set(i64::try_from(self.topics.owner_count()).unwrap_or(i64::MAX));
+    }
+
+    fn outcome(&self, registered: Registered) -> Result<(), ErrorType> {
+        let refusal = match registered {
+            Registered::Done(_) => return Ok(()),
+            Registered::VersionMismatch { .. } => return Err(ErrorType::VersionMismatch),
+            Registered::TooManyDevices => "too_many_devices",
+            Registered::StoreFull => {
+                tracing::warn!("the store is full: a registration had to be refused");
+                "store_full"
+            }
+        };
+        self.metrics.refusal(refusal);
+        // The client has done nothing wrong, and another server may take it.
+        Err(ErrorType::InternalError)
     }
 
     fn internal(&self, error: &StoreError) -> ErrorType {
@@ -207,19 +253,6 @@ fn check(
         Ok(WireTokenType::ApnToken) => Ok(TokenType::Apn),
         Ok(WireTokenType::FirebaseToken) => Ok(TokenType::Firebase),
         Ok(WireTokenType::UnknownTokenType) | Err(_) => Err(ErrorType::UnsupportedTokenType),
-    }
-}
-
-fn outcome(registered: Registered) -> Result<(), ErrorType> {
-    match registered {
-        Registered::Done(_) => Ok(()),
-        Registered::VersionMismatch { .. } => Err(ErrorType::VersionMismatch),
-        // The client has done nothing wrong, and another server may take it.
-        Registered::TooManyDevices => Err(ErrorType::InternalError),
-        Registered::StoreFull => {
-            tracing::warn!("the store is full: a registration had to be refused");
-            Err(ErrorType::InternalError)
-        }
     }
 }
 

@@ -14,6 +14,7 @@
 //! | being sent for another request | none: that one gets the report | no |
 //! | claimed now; the provider took it | success | yes |
 //! | claimed now; surely not sent, or the request is too old to be of use | INTERNAL_ERROR | no |
+//! | claimed now; the receiver was notified too often | INTERNAL_ERROR | no |
 //! | claimed now; nobody knows | failure without a reason | perhaps |
 //! | the store failed | failure without a reason | no |
 
@@ -104,7 +105,8 @@ impl PushServer {
             deliveries.none()
         } else {
             let age = now.saturating_sub(made_at);
-            let delivered = self.deliver(deliveries, age, now).await.map_err(|_| Unanswered::InProgress)?;
+            let delivered =
+                self.deliver(deliveries, made_at, now).await.map_err(|_| Unanswered::InProgress)?;
             if age <= self.settings.max_request_age {
                 self.pace.note(started);
             }
@@ -266,17 +268,24 @@ impl Report {
         match self {
             Self::NotRegistered => ErrorType::NotRegistered,
             Self::WrongToken => ErrorType::WrongToken,
-            Self::Delivery(Delivery::Refused | Delivery::TooOld) => ErrorType::InternalError,
+            Self::Delivery(Delivery::Refused | Delivery::TooOld | Delivery::TooFast) => {
+                ErrorType::InternalError
+            }
             Self::Filtered | Self::Delivery(_) | Self::StoreFailed => ErrorType::UnknownErrorType,
         }
     }
 
     /// The answer would be the same another time, as far as this entry goes.
     fn is_final(self) -> bool {
-        !matches!(
-            self,
-            Self::StoreFailed | Self::Delivery(Delivery::Refused | Delivery::TooOld | Delivery::Unclaimed)
-        )
+        let is_of_now = |delivery| {
+            use Delivery::{Refused, TooFast, TooOld, Unclaimed};
+            matches!(delivery, Refused | TooOld | TooFast | Unclaimed)
+        };
+        match self {
+            Self::StoreFailed => false,
+            Self::Delivery(delivery) => !is_of_now(delivery),
+            Self::NotRegistered | Self::WrongToken | Self::Filtered => true,
+        }
     }
 
     /// An answer without such an entry is not worth a place on disk: anybody could fill it, and looking again gives

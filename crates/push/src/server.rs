@@ -7,9 +7,11 @@
 //!
 //! Messages come from strangers: whatever cannot be read is dropped and counted, never answered.
 
+mod limits;
 mod open;
 mod segments;
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ use crate::request::Pace;
 use crate::store::{RegistrationStore, StoreError};
 use crate::topics::{Derivations, QueryTopics, TopicFeed};
 use crate::turns::Turns;
+pub use limits::{LimitSettings, Rate};
+pub(crate) use limits::{Limited, Limits};
 pub(crate) use open::compute;
 use open::{Channel, Opened};
 use segments::Segments;
@@ -42,6 +46,8 @@ pub struct Settings {
     pub honour_enabled: bool,
     /// Requests that were made longer ago are answered, but notify nobody. 5 min.
     pub max_request_age: Duration,
+    /// How often each may be served.
+    pub limits: LimitSettings,
     /// How much is kept of messages of which segments are missing.
     pub reassembly: ReassemblyBounds,
     /// Derivations of topic keys at once, each tens of milliseconds of one core. 2.
@@ -58,6 +64,7 @@ impl Default for Settings {
             any_installation_id: false,
             honour_enabled: false,
             max_request_age: Duration::from_secs(300),
+            limits: LimitSettings::default(),
             reassembly: ReassemblyBounds::default(),
             derivations: 2,
             waiting_derivations: 256,
@@ -126,6 +133,8 @@ pub enum Unanswered {
     Unreadable,
     /// A query about nobody whom we know; silence does not tell that we listen.
     NothingKnown,
+    /// A query about those who were asked about too often.
+    TooFast,
     /// A request without a message id.
     NoMessageId,
     /// A request all of whose notifications are being sent for another copy of it, which gets the answer.
@@ -145,6 +154,7 @@ impl Unanswered {
             Self::Unsealed => "unsealed",
             Self::Unreadable => "unreadable",
             Self::NothingKnown => "nothing_known",
+            Self::TooFast => "too_fast",
             Self::NoMessageId => "no_message_id",
             Self::InProgress => "in_progress",
             Self::StoreFailed => "store_failed",
@@ -170,6 +180,7 @@ pub struct PushServer {
     pub(crate) derivations: Derivations,
     pub(crate) turns: Turns,
     pub(crate) pace: Pace,
+    limits: Limits,
     segments: Segments,
     pub(crate) metrics: Metrics,
 }
@@ -197,6 +208,7 @@ impl PushServer {
             derivations: Derivations::new(settings.derivations, settings.waiting_derivations),
             turns: Turns::default(),
             pace: Pace::default(),
+            limits: Limits::new(&settings.limits),
             segments: Segments::new(settings.reassembly),
             metrics: parts.metrics,
             settings,
@@ -217,9 +229,10 @@ impl PushServer {
 
     /// How far the stream is dealt with once all messages up to `position` were handled: not beyond what is kept in
     /// memory only. Whoever reads on from there after a restart misses nothing. `now` is a time since 1970: segments
-    /// that have waited too long for the others are given up.
+    /// that have waited too long for the others are given up. Call it every few seconds.
     #[must_use]
     pub fn checkpoint(&self, position: u64, now: Duration) -> u64 {
+        self.limits.forget(now);
         position.min(self.segments.lowest_position(now).saturating_sub(1))
     }
 
@@ -282,10 +295,10 @@ impl PushServer {
     ) -> Result<(AnswerKind, Vec<u8>), Unanswered> {
         match (message.message_type(), channel) {
             (Some(MessageType::PushNotificationRegistration), Channel::Own) => {
-                Ok((AnswerKind::Registration, self.registration(message, now).await?))
+                Ok((AnswerKind::Registration, self.registration(message, made_at, now).await?))
             }
             (Some(MessageType::PushNotificationQuery), _) => {
-                Ok((AnswerKind::Query, self.query(&message).await?))
+                Ok((AnswerKind::Query, self.query(&message, made_at, now).await?))
             }
             (Some(MessageType::PushNotificationRequest), Channel::Own) => {
                 Ok((AnswerKind::Request, self.request(message, made_at, now).await?))
@@ -302,6 +315,15 @@ impl PushServer {
         };
         self.metrics.answer(kind, published.is_ok());
         published
+    }
+
+    /// Whether `key` may be served once more; counted if not.
+    pub(crate) fn allows(&self, what: Limited, key: &impl Hash, made_at: Duration, now: Duration) -> bool {
+        let allows = self.limits.take(what, key, made_at, now);
+        if !allows {
+            self.metrics.refusal(what.label());
+        }
+        allows
     }
 
     /// Counts a failure of the store and logs it, for callers who go on without its answer.

@@ -46,7 +46,13 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
     /// Forgets a registration and keeps the version, under the same conditions as [`RegistrationStore::register`].
     /// For a device that was never registered the version is kept all the same, so that older registrations that
     /// arrive later stay rejected. When this returns, no file holds anything that opens the device data.
-    async fn unregister(&self, device: &DeviceId, version: u64) -> Result<Registered, StoreError>;
+    /// `at_unix_s` is the time, seconds since 1970.
+    async fn unregister(
+        &self,
+        device: &DeviceId,
+        version: u64,
+        at_unix_s: u64,
+    ) -> Result<Registered, StoreError>;
 
     /// Forgets a registration whatever its version, or, given one, only if it still has that version: so a late
     /// failure of a token never deletes a newer one. The device's version is kept. `None` when there was nothing to
@@ -132,6 +138,10 @@ pub struct Retention {
     pub answers_before_unix_s: u64,
     /// Registrations that were neither registered nor reached since. Their versions are kept.
     pub registrations_before_unix_s: u64,
+    /// Versions of forgotten registrations: unregistered before, or last registered or reached before. Without them an old
+    /// registration that comes again is taken for a new one, so they must outlive every archive that may still hold its
+    /// envelope, by far: a year is a good time.
+    pub tombstones_before_unix_s: u64,
 }
 
 /// What a piece of expiry did.
@@ -143,6 +153,8 @@ pub struct Expired {
     pub answers: u64,
     /// The devices whose registrations were forgotten.
     pub registrations: Vec<DeviceId>,
+    /// How many devices were forgotten altogether, their versions included.
+    pub tombstones: u64,
     /// False while there is more to look at.
     pub is_done: bool,
 }

@@ -5,7 +5,7 @@ use poste_wire::status::{MessageType, TopicName};
 use super::*;
 use crate::server::tests::client::{Client, INSTALLATION, SERVER, key, seal};
 use crate::server::tests::{Event, NOW, Rig};
-use crate::server::{Handled, Settings};
+use crate::server::{Handled, LimitSettings, Rate, Settings};
 use crate::store::{Caps, MemoryStore, RegistrationStore};
 
 const MISMATCH: Result<(), ErrorType> = Err(ErrorType::VersionMismatch);
@@ -156,14 +156,15 @@ async fn other_texts_name_devices_only_where_that_is_set() {
 #[tokio::test]
 async fn one_key_has_so_many_devices() {
     let caps = Caps { registrations: 5, devices: 8, ..Caps::default() };
-    let rig = Rig::with(MemoryStore::new(caps), Settings::default()).await;
+    let limits = LimitSettings { registrations: Rate::UNLIMITED, ..LimitSettings::default() };
+    let rig = Rig::with(MemoryStore::new(caps), Settings { limits, ..Settings::default() }).await;
     let client = Client::new(1);
     let mut registration = client.registration(1);
     let mut answers = Vec::new();
     for device in 0..1000 {
         registration.installation_id = format!("{device:08}{}", &INSTALLATION[8..]);
         let message = ApplicationMessage::read(client.sealed_registration(&registration).into()).unwrap();
-        let answer = rig.server.registration(message, NOW).await.unwrap();
+        let answer = rig.server.registration(message, NOW, NOW).await.unwrap();
         answers.push(PushNotificationRegistrationResponse::read(answer).unwrap().success);
     }
     assert!(answers[..5].iter().all(|is_success| *is_success));

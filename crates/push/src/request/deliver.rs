@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use poste_provider::{Notification, Outcome};
 
-use crate::server::PushServer;
+use crate::server::{Limited, PushServer};
 use crate::store::{Claim, ClaimEnd, ClaimKey, DeviceId, Registration};
 
 /// A note that a device was reached is worth a write to disk only so often.
@@ -23,6 +23,8 @@ pub(super) enum Delivery {
     Refused,
     /// Not sent, because the request is of the past.
     TooOld,
+    /// Not sent, because the receiver was notified too often.
+    TooFast,
     /// Perhaps sent.
     Unknown,
     /// An earlier request for it was perhaps sent.
@@ -94,9 +96,10 @@ impl PushServer {
     pub(super) async fn deliver(
         &self,
         deliveries: Deliveries,
-        age: Duration,
+        made_at: Duration,
         now: Duration,
     ) -> Result<Delivered, InProgress> {
+        let age = now.saturating_sub(made_at);
         let Deliveries { message_id, wanted } = deliveries;
         let key = |device: &DeviceId| ClaimKey { message_id: message_id.clone(), device: device.clone() };
         let claims = match self.store.claim(wanted.keys().map(key).collect(), now.as_secs()).await {
@@ -118,6 +121,9 @@ impl PushServer {
         for ((device, wanted), claim) in wanted.into_iter().zip(claims) {
             let delivery = match claim {
                 Claim::Won if is_too_old => Delivery::TooOld,
+                Claim::Won if !self.allows(Limited::Notifications, &device.key, made_at, now) => {
+                    Delivery::TooFast
+                }
                 Claim::Won => {
                     won.push((device, wanted));
                     continue;
@@ -130,7 +136,7 @@ impl PushServer {
         }
         let mut ends: Vec<_> = by_device
             .iter()
-            .filter(|(_, delivery)| **delivery == Delivery::TooOld)
+            .filter(|(_, delivery)| matches!(delivery, Delivery::TooOld | Delivery::TooFast))
             .map(|(device, _)| (key(device), ClaimEnd::Refused))
             .collect();
         let mut reached = Vec::new();
@@ -165,6 +171,7 @@ impl Delivery {
             Self::SentBefore => "sent_before",
             Self::Refused => "refused",
             Self::TooOld => "too_old",
+            Self::TooFast => "too_fast",
             Self::Unknown => "unknown",
             Self::UnknownBefore => "unknown_before",
             Self::Unclaimed => "store_failed",

@@ -40,6 +40,7 @@ macro_rules! suite {
             of_many_registrations_at_once_the_highest_version_stays
             only_what_is_too_large_is_refused
             successes_are_noted_once_a_day
+            versions_of_the_forgotten_expire_in_pieces
         );
         $crate::store::conformance::suite!(@reopen ($open, $reopen):
             model

@@ -129,11 +129,18 @@ impl RegistrationStore for RedbStore {
             .await
     }
 
-    async fn unregister(&self, device: &DeviceId, version: u64) -> Result<Registered, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceId,
+        version: u64,
+        at_unix_s: u64,
+    ) -> Result<Registered, StoreError> {
         let (device, caps) = (device.clone(), self.0.caps);
         self.0
             .registrations
-            .write(move |transaction, slots| registrations::bury(transaction, slots, caps, &device, version))
+            .write(move |transaction, slots| {
+                registrations::bury(transaction, slots, caps, &device, version, at_unix_s)
+            })
             .await
     }
 

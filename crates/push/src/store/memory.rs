@@ -34,6 +34,8 @@ struct State {
 #[derive(Debug)]
 struct Device {
     version: u64,
+    /// When it was last heard of, of a tombstone.
+    heard_of_unix_s: u64,
     live: Option<(Registration, TopicKeys)>,
 }
 
@@ -56,6 +58,19 @@ impl MemoryStore {
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, StoreError> {
         let mut state = self.state.lock();
         if state.is_closed { Err(StoreError::Closed) } else { Ok(change(&mut state)) }
+    }
+}
+
+impl Device {
+    fn last_sign_unix_s(&self) -> u64 {
+        let live =
+            self.live.as_ref().map(|(live, _)| live.registered_unix_s.max(live.reached_unix_s.unwrap_or(0)));
+        live.unwrap_or(self.heard_of_unix_s)
+    }
+
+    fn bury(&mut self) {
+        self.heard_of_unix_s = self.last_sign_unix_s();
+        self.live = None;
     }
 }
 
@@ -136,13 +151,19 @@ impl RegistrationStore for MemoryStore {
                 reached_unix_s: None,
             };
             let owner = new.device.key;
-            let device = Device { version: new.version, live: Some((registration, new.topic_keys)) };
+            let live = Some((registration, new.topic_keys));
+            let device = Device { version: new.version, heard_of_unix_s: new.at_unix_s, live };
             state.devices.insert(new.device, device);
             Registered::Done(state.owner(&owner))
         })
     }
 
-    async fn unregister(&self, device: &DeviceId, version: u64) -> Result<Registered, StoreError> {
+    async fn unregister(
+        &self,
+        device: &DeviceId,
+        version: u64,
+        at_unix_s: u64,
+    ) -> Result<Registered, StoreError> {
         self.change(|state| {
             if let Some(refusal) = state.refusal(device, version, self.caps, false) {
                 return refusal;
@@ -151,7 +172,8 @@ impl RegistrationStore for MemoryStore {
             if state.of(&device.key).count() == 0 && tombstones as u64 >= self.caps.all_tombstones {
                 return Registered::StoreFull;
             }
-            state.devices.insert(device.clone(), Device { version, live: None });
+            let tombstone = Device { version, heard_of_unix_s: at_unix_s, live: None };
+            state.devices.insert(device.clone(), tombstone);
             Registered::Done(state.owner(&device.key))
         })
     }
@@ -166,7 +188,7 @@ impl RegistrationStore for MemoryStore {
             if found.live.is_none() || only_version.is_some_and(|version| version != found.version) {
                 return None;
             }
-            found.live = None;
+            found.bury();
             Some(state.owner(&device.key))
         })
     }
@@ -287,19 +309,21 @@ impl RegistrationStore for MemoryStore {
             state.answers.retain(|_, (_, at)| *at >= retention.answers_before_unix_s);
             let mut registrations = Vec::new();
             for (id, device) in &mut state.devices {
-                let last_sign = device
-                    .live
-                    .as_ref()
-                    .map(|(live, _)| live.registered_unix_s.max(live.reached_unix_s.unwrap_or(0)));
-                if last_sign.is_some_and(|sign| sign < retention.registrations_before_unix_s) {
-                    device.live = None;
+                let sign = device.last_sign_unix_s();
+                if device.live.is_some() && sign < retention.registrations_before_unix_s {
+                    device.bury();
                     registrations.push(id.clone());
                 }
             }
+            let devices = state.devices.len();
+            state.devices.retain(|_, device| {
+                device.live.is_some() || device.heard_of_unix_s >= retention.tombstones_before_unix_s
+            });
             Expired {
                 claims: (claims - state.claims.len()) as u64,
                 answers: (answers - state.answers.len()) as u64,
                 registrations,
+                tombstones: (devices - state.devices.len()) as u64,
                 is_done: true,
             }
         })

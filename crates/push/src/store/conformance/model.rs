@@ -31,6 +31,8 @@ pub(crate) async fn model<S: RegistrationStore, A>(
 struct Model {
     /// By device: version, and the registration if there is one.
     devices: BTreeMap<DeviceId, (u64, Option<Registration>)>,
+    /// By device without a registration: when it was last heard of.
+    heard_of: BTreeMap<DeviceId, u64>,
     claims: BTreeMap<ClaimKey, (Claim, u64)>,
     answers: BTreeMap<AnswerId, (Vec<u8>, u64)>,
     checkpoint: Option<Checkpoint>,
@@ -148,9 +150,10 @@ impl Run {
         let version = self.version(&device);
         let expected = self.refusal(&device, version, false).unwrap_or_else(|| {
             self.model.devices.insert(device.clone(), (version, None));
+            self.model.heard_of.insert(device.clone(), self.now);
             Registered::Done(self.owner_state(&device.key))
         });
-        assert_eq!(store.unregister(&device, version).await.unwrap(), expected);
+        assert_eq!(store.unregister(&device, version, self.now).await.unwrap(), expected);
     }
 
     async fn forget(&mut self, store: &dyn RegistrationStore) {
@@ -159,7 +162,7 @@ impl Run {
         let is_meant = |version: u64| only.is_none_or(|only| only == version);
         let expected = match self.model.devices.get_mut(&device) {
             Some((version, live)) if live.is_some() && is_meant(*version) => {
-                *live = None;
+                self.model.heard_of.extend(live.take().map(|live| (device.clone(), last_sign(&live))));
                 Some(self.owner_state(&device.key))
             }
             _ => None,
@@ -239,28 +242,33 @@ impl Run {
             claims_before_unix_s: before(),
             answers_before_unix_s: before(),
             registrations_before_unix_s: before(),
+            tombstones_before_unix_s: before(),
         };
         let (claims, answers) = (self.model.claims.len(), self.model.answers.len());
         self.model.claims.retain(|_, (_, at)| *at >= retention.claims_before_unix_s);
         self.model.answers.retain(|_, (_, at)| *at >= retention.answers_before_unix_s);
         let mut forgotten = Vec::new();
         for (id, (_, live)) in &mut self.model.devices {
-            let is_stale = |live: &Registration| {
-                live.registered_unix_s.max(live.reached_unix_s.unwrap_or(0))
-                    < retention.registrations_before_unix_s
-            };
+            let is_stale = |live: &Registration| last_sign(live) < retention.registrations_before_unix_s;
             if live.as_ref().is_some_and(is_stale) {
-                *live = None;
+                self.model.heard_of.extend(live.take().map(|live| (id.clone(), last_sign(&live))));
                 forgotten.push(id.clone());
             }
         }
+        let devices = self.model.devices.len();
+        let heard_of = &self.model.heard_of;
+        self.model
+            .devices
+            .retain(|id, (_, live)| live.is_some() || heard_of[id] >= retention.tombstones_before_unix_s);
         let budget = self.random.random_range(1..30);
         let (mut expired_claims, mut expired_answers, mut expired) = (0, 0, Vec::new());
+        let mut expired_tombstones = 0;
         loop {
             let piece = store.expire(&retention, budget).await.unwrap();
             expired_claims += piece.claims;
             expired_answers += piece.answers;
             expired.extend(piece.registrations);
+            expired_tombstones += piece.tombstones;
             if piece.is_done {
                 break;
             }
@@ -268,6 +276,7 @@ impl Run {
         assert_eq!(expired_claims as usize, claims - self.model.claims.len());
         assert_eq!(expired_answers as usize, answers - self.model.answers.len());
         assert_eq!(expired, forgotten);
+        assert_eq!(expired_tombstones as usize, devices - self.model.devices.len());
     }
 
     async fn compare(&mut self, store: &dyn RegistrationStore) {
@@ -319,4 +328,8 @@ impl Run {
         assert_eq!(found.map(|count| count as usize), expected);
         assert_eq!(counts.unreadable, 0);
     }
+}
+
+fn last_sign(live: &Registration) -> u64 {
+    live.registered_unix_s.max(live.reached_unix_s.unwrap_or(0))
 }

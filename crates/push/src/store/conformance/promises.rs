@@ -35,15 +35,15 @@ pub(crate) async fn an_unregistration_is_remembered_of_devices_never_seen<S: Reg
 ) {
     let (store, _alive) = open(Caps::default());
     let device = device(1, 0);
-    assert_eq!(store.unregister(&device, 5).await.unwrap(), done(0));
+    assert_eq!(store.unregister(&device, 5, START).await.unwrap(), done(0));
     for version in [0, 4, 5] {
         assert_eq!(register(&store, &device, version).await, Registered::VersionMismatch { stored: 5 });
-        let again = store.unregister(&device, version).await.unwrap();
+        let again = store.unregister(&device, version, START).await.unwrap();
         assert_eq!(again, Registered::VersionMismatch { stored: 5 });
     }
     assert_eq!(all_owners(&store, 10).await, []);
     assert_eq!(register(&store, &device, 6).await, done(1));
-    assert_eq!(store.unregister(&device, u64::MAX).await.unwrap(), done(0));
+    assert_eq!(store.unregister(&device, u64::MAX, START).await.unwrap(), done(0));
     assert_eq!(register(&store, &device, u64::MAX).await, Registered::VersionMismatch { stored: u64::MAX });
     assert_eq!(store.registrations(&device.key).await.unwrap(), []);
     let counts = store.counts().await.unwrap();
@@ -120,9 +120,9 @@ pub(crate) async fn a_full_store_takes_no_new_owners<S: RegistrationStore, A>(op
     }
     assert_eq!(store.register(sized(&device(5, 0), 1, 100)).await.unwrap(), Registered::StoreFull);
     assert_eq!(store.register(sized(&device(4, 1), 1, 100)).await.unwrap(), done(2));
-    assert_eq!(store.unregister(&device(2, 0), 2).await.unwrap(), done(0));
-    assert_eq!(store.unregister(&device(5, 0), 1).await.unwrap(), Registered::StoreFull);
-    assert_eq!(store.unregister(&device(3, 0), 2).await.unwrap(), done(0), "it is known");
+    assert_eq!(store.unregister(&device(2, 0), 2, START).await.unwrap(), done(0));
+    assert_eq!(store.unregister(&device(5, 0), 1, START).await.unwrap(), Registered::StoreFull);
+    assert_eq!(store.unregister(&device(3, 0), 2, START).await.unwrap(), done(0), "it is known");
 }
 
 pub(crate) async fn an_owner_has_so_many_devices<S: RegistrationStore, A>(open: impl Fn(Caps) -> (S, A)) {
@@ -132,14 +132,17 @@ pub(crate) async fn an_owner_has_so_many_devices<S: RegistrationStore, A>(open: 
     }
     assert_eq!(register(&store, &device(1, 3), 1).await, Registered::TooManyDevices);
     assert_eq!(register(&store, &device(1, 0), 2).await, done(3), "a known device may change");
-    assert_eq!(store.unregister(&device(1, 0), 3).await.unwrap(), done(2));
+    assert_eq!(store.unregister(&device(1, 0), 3, START).await.unwrap(), done(2));
     assert_eq!(register(&store, &device(1, 3), 1).await, done(3));
     assert_eq!(register(&store, &device(1, 0), 4).await, Registered::TooManyDevices);
-    assert_eq!(store.unregister(&device(1, 4), 1).await.unwrap(), done(3), "that is the fifth");
-    assert_eq!(store.unregister(&device(1, 5), 1).await.unwrap(), Registered::TooManyDevices);
-    assert_eq!(store.unregister(&device(1, 4), 1).await.unwrap(), Registered::VersionMismatch { stored: 1 });
+    assert_eq!(store.unregister(&device(1, 4), 1, START).await.unwrap(), done(3), "that is the fifth");
+    assert_eq!(store.unregister(&device(1, 5), 1, START).await.unwrap(), Registered::TooManyDevices);
     assert_eq!(
-        store.unregister(&device(1, 3), 2).await.unwrap(),
+        store.unregister(&device(1, 4), 1, START).await.unwrap(),
+        Registered::VersionMismatch { stored: 1 }
+    );
+    assert_eq!(
+        store.unregister(&device(1, 3), 2, START).await.unwrap(),
         done(2),
         "what is known can always be forgotten"
     );
@@ -292,6 +295,7 @@ pub(crate) async fn expiry_goes_on_in_pieces<S: RegistrationStore, A>(open: impl
         claims_before_unix_s: START + 9,
         answers_before_unix_s: START + 10,
         registrations_before_unix_s: START + 7,
+        ..Retention::default()
     };
     let (mut claims, mut answers, mut registrations, mut pieces) = (0, 0, Vec::new(), 0);
     loop {
@@ -314,6 +318,46 @@ pub(crate) async fn expiry_goes_on_in_pieces<S: RegistrationStore, A>(open: impl
     assert_eq!((counts.open_claims, counts.ended_claims, counts.answers), (0, 3, 2));
     // Their versions stay.
     assert_eq!(register(&store, &device(5, 0), 6).await, Registered::VersionMismatch { stored: 6 });
+}
+
+/// Each from when its device was last heard of, and no registration's version goes before the registration.
+pub(crate) async fn versions_of_the_forgotten_expire_in_pieces<S: RegistrationStore, A>(
+    open: impl Fn(Caps) -> (S, A),
+) {
+    let (store, _alive) = open(Caps { devices: 8, ..Caps::default() });
+    for number in 0..8 {
+        let at = START + 10 * u64::from(number);
+        assert_eq!(store.unregister(&device(1, number), 5, at).await.unwrap(), done(0));
+    }
+    assert_eq!(store.unregister(&device(1, 8), 5, START).await.unwrap(), Registered::TooManyDevices);
+    // It comes back, and is forgotten by an operator later than it was heard of.
+    let again = NewRegistration { at_unix_s: START + 15, ..registration(&device(1, 0), 6) };
+    assert_eq!(store.register(again).await.unwrap(), done(1));
+    assert_eq!(store.forget(&device(1, 0), None).await.unwrap(), Some(OwnerState { registrations: 0 }));
+    let kept = NewRegistration { at_unix_s: START + 1, ..registration(&device(2, 0), 1) };
+    assert_eq!(store.register(kept).await.unwrap(), done(1));
+    let expire = async |before| {
+        let retention = Retention { tombstones_before_unix_s: before, ..Retention::default() };
+        let (mut tombstones, mut pieces) = (0, 0);
+        loop {
+            let expired = store.expire(&retention, 3).await.unwrap();
+            assert!(expired.registrations.is_empty());
+            tombstones += expired.tombstones;
+            pieces += 1;
+            assert!(pieces < 10, "it comes to an end");
+            if expired.is_done {
+                return tombstones;
+            }
+        }
+    };
+    assert_eq!((expire(0).await, expire(START + 15).await, expire(START + 15).await), (0, 1, 0));
+    assert_eq!(store.version(&device(1, 1)).await.unwrap(), None);
+    assert_eq!(store.version(&device(1, 0)).await.unwrap(), Some(6));
+    assert_eq!(expire(START + 40).await, 3, "of the first, the third and the fourth");
+    assert_eq!(store.version(&device(1, 4)).await.unwrap(), Some(5));
+    assert_eq!(register(&store, &device(1, 0), 1).await, done(1), "nothing is known of it any more");
+    let counts = store.counts().await.unwrap();
+    assert_eq!((counts.registrations, counts.tombstones), (2, 4));
 }
 
 pub(crate) async fn only_what_is_too_large_is_refused<S: RegistrationStore, A>(
@@ -342,7 +386,7 @@ pub(crate) async fn a_closed_store_takes_nothing<S: RegistrationStore, A>(open: 
     let checkpoint = Checkpoint { archive_store_id: [1; 16], seq: 1 };
     let errors = [
         store.register(registration(&device, 2)).await.unwrap_err(),
-        store.unregister(&device, 2).await.unwrap_err(),
+        store.unregister(&device, 2, START).await.unwrap_err(),
         store.forget(&device, None).await.unwrap_err(),
         store.claim(vec![claim_key(b"message", &device)], START).await.unwrap_err(),
         store.finish(Vec::new(), None, START).await.unwrap_err(),
@@ -392,7 +436,7 @@ pub(crate) async fn what_was_stored_outlives_the_store<S: RegistrationStore, A>(
     let [kept, gone] = [device(1, 0), device(1, 1)];
     register(&store, &kept, 1).await;
     register(&store, &gone, 1).await;
-    store.unregister(&gone, 2).await.unwrap();
+    store.unregister(&gone, 2, START).await.unwrap();
     store.finish(Vec::new(), Some((AnswerId([1; 32]), b"answer".to_vec())), START).await.unwrap();
     let before = store.counts().await.unwrap();
     let store = reopen(store, &alive).await;

@@ -2,16 +2,31 @@
 
 use std::ops::Bound;
 
-use redb::{ReadableDatabase, Table, WriteTransaction};
+use redb::{ReadableDatabase, Table, TableError, WriteTransaction};
 
 use super::claims::{ANSWERED_AT, ANSWERS, ENDED, ENDED_AT, FoundBy, OPEN};
-use super::registrations::{ROWS, forget};
+use super::registrations::{ROWS, TOMBSTONE_TIMES, forget, forget_tombstone};
 use super::row::{Row, device_of};
 use super::{Files, RedbStore};
 use crate::store::{DeviceId, Expired, Retention, StoreError};
 
-/// Behind which row the next piece begins. It is kept in memory: a restart begins anew.
-pub(super) type Cursor = Option<Vec<u8>>;
+/// Where the next piece begins. It is kept in memory: a restart begins anew.
+#[derive(Debug)]
+pub(super) enum Cursor {
+    /// Behind a row.
+    Rows(Behind),
+    /// Behind a tombstone. They come after the rows, some of which become tombstones that are old already.
+    Tombstones(Behind),
+}
+
+/// Behind this key, or at the begin.
+type Behind = Option<Vec<u8>>;
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self::Rows(None)
+    }
+}
 
 /// One piece.
 pub(super) async fn expire(
@@ -21,34 +36,84 @@ pub(super) async fn expire(
 ) -> Result<Expired, StoreError> {
     let budget = budget.max(1);
     let mut expired = expire_requests(store, retention, budget).await?;
-    if retention.registrations_before_unix_s == 0 {
-        return Ok(expired);
+    let cursor = std::mem::take(&mut *store.0.expiry.lock());
+    let behind = match cursor {
+        Cursor::Tombstones(behind) => behind,
+        Cursor::Rows(_) if retention.registrations_before_unix_s == 0 => None,
+        Cursor::Rows(behind) => {
+            let next =
+                expire_rows(store, behind, retention.registrations_before_unix_s, budget, &mut expired)
+                    .await?;
+            if next.is_some() {
+                *store.0.expiry.lock() = Cursor::Rows(next);
+                return Ok(Expired { is_done: false, ..expired });
+            }
+            None
+        }
+    };
+    if retention.tombstones_before_unix_s > 0 {
+        let before = retention.tombstones_before_unix_s;
+        let next = expire_tombstones(store, behind, before, budget, &mut expired).await?;
+        if next.is_some() {
+            *store.0.expiry.lock() = Cursor::Tombstones(next);
+            expired.is_done = false;
+        }
     }
-    let before = retention.registrations_before_unix_s;
-    let after = store.0.expiry.lock().take();
-    let piece = store.read(move |files| files.stale(after, before, budget)).await?;
-    let is_last = piece.next.is_none();
-    if !piece.stale.is_empty() {
-        let stale = piece.stale;
+    Ok(expired)
+}
+
+/// Gives where the next piece begins, absent at the end.
+async fn expire_rows(
+    store: &RedbStore,
+    behind: Behind,
+    before: u64,
+    budget: usize,
+    expired: &mut Expired,
+) -> Result<Behind, StoreError> {
+    let Piece { stale, next } = store.read(move |files| files.stale(behind, before, budget)).await?;
+    if !stale.is_empty() {
         expired.registrations = store
             .0
             .registrations
             .write(move |transaction, slots| {
                 let mut forgotten = Vec::new();
-                for device in stale {
+                for device in &stale {
                     // It may have been registered or reached since.
                     let is_stale = |row: &Row| row.last_sign_unix_s() < before;
-                    if forget(transaction, slots, &device, is_stale)?.is_some() {
-                        forgotten.push(device);
+                    if forget(transaction, slots, device, is_stale)?.is_some() {
+                        forgotten.push(device.clone());
                     }
                 }
                 Ok(forgotten)
             })
             .await?;
     }
-    *store.0.expiry.lock() = piece.next;
-    expired.is_done &= is_last;
-    Ok(expired)
+    Ok(next)
+}
+
+/// Gives where the next piece begins, absent at the end.
+async fn expire_tombstones(
+    store: &RedbStore,
+    behind: Behind,
+    before: u64,
+    budget: usize,
+    expired: &mut Expired,
+) -> Result<Behind, StoreError> {
+    let Piece { stale, next } = store.read(move |files| files.old_tombstones(behind, before, budget)).await?;
+    if !stale.is_empty() {
+        expired.tombstones = store
+            .0
+            .registrations
+            .write(move |transaction, _| {
+                let mut count = 0;
+                for device_key in &stale {
+                    count += u64::from(forget_tombstone(transaction, device_key, before)?);
+                }
+                Ok(count)
+            })
+            .await?;
+    }
+    Ok(next)
 }
 
 async fn expire_requests(
@@ -82,6 +147,7 @@ async fn expire_requests(
             claims: ended.len() as u64 + open,
             answers: answered.len() as u64,
             registrations: Vec::new(),
+            tombstones: 0,
             is_done: ended.len() < budget && answered.len() < budget,
         })
     };
@@ -102,30 +168,73 @@ fn oldest(
     Ok(taken)
 }
 
-/// What a piece of the rows holds.
-struct Piece {
-    stale: Vec<DeviceId>,
+/// What a piece of a table holds.
+struct Piece<T> {
+    stale: Vec<T>,
     /// Where the next piece begins; absent at the end.
-    next: Cursor,
+    next: Behind,
 }
 
 impl Files {
-    fn stale(&self, after: Cursor, before_unix_s: u64, budget: usize) -> Result<Piece, StoreError> {
+    fn stale(
+        &self,
+        behind: Behind,
+        before_unix_s: u64,
+        budget: usize,
+    ) -> Result<Piece<DeviceId>, StoreError> {
         let read = self.registrations.begin_read()?;
-        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut stale = Vec::new();
-        let mut last = None;
-        for (seen, found) in read.open_table(ROWS)?.range::<&[u8]>((from, Bound::Unbounded))?.enumerate() {
-            if seen == budget {
-                return Ok(Piece { stale, next: last });
-            }
+        let rows = read.open_table(ROWS)?.range::<&[u8]>((from(&behind), Bound::Unbounded))?;
+        let found = rows.map(|found| {
             let (key, row) = found?;
             let row = self.readable(Row::decode(row.value()));
-            if row.is_some_and(|row| row.last_sign_unix_s() < before_unix_s) {
-                stale.extend(self.readable(device_of(key.value())));
-            }
-            last = Some(key.value().to_vec());
-        }
-        Ok(Piece { stale, next: None })
+            let is_stale = row.is_some_and(|row| row.last_sign_unix_s() < before_unix_s);
+            Ok((key.value().to_vec(), is_stale))
+        });
+        let Piece { stale, next } = piece(found, budget)?;
+        let stale = stale.into_iter().filter_map(|key| self.readable(device_of(&key))).collect();
+        Ok(Piece { stale, next })
     }
+
+    fn old_tombstones(
+        &self,
+        behind: Behind,
+        before_unix_s: u64,
+        budget: usize,
+    ) -> Result<Piece<Vec<u8>>, StoreError> {
+        let read = self.registrations.begin_read()?;
+        let times = match read.open_table(TOMBSTONE_TIMES) {
+            // Nothing was forgotten yet.
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Piece { stale: Vec::new(), next: None }),
+            times => times?.range::<&[u8]>((from(&behind), Bound::Unbounded))?,
+        };
+        let found = times.map(|found| {
+            let (key, at) = found?;
+            Ok((key.value().to_vec(), at.value() < before_unix_s))
+        });
+        piece(found, budget)
+    }
+}
+
+fn from(behind: &Behind) -> Bound<&[u8]> {
+    behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+/// The next keys, as many as the budget allows, and of them those that are stale.
+fn piece(
+    found: impl Iterator<Item = Result<(Vec<u8>, bool), StoreError>>,
+    budget: usize,
+) -> Result<Piece<Vec<u8>>, StoreError> {
+    let mut stale = Vec::new();
+    let mut last = None;
+    for (seen, found) in found.enumerate() {
+        if seen == budget {
+            return Ok(Piece { stale, next: last });
+        }
+        let (key, is_stale) = found?;
+        if is_stale {
+            stale.push(key.clone());
+        }
+        last = Some(key);
+    }
+    Ok(Piece { stale, next: None })
 }

@@ -90,7 +90,7 @@ pub(super) fn open_files<B: StorageBackend>(
         requests: Writer::start(REQUESTS_WRITING, Arc::clone(&requests), ())?,
         files: Arc::new(Files { registrations, requests, keys, salt, unreadable: AtomicU64::new(0), sizes }),
         caps: options.caps,
-        expiry: Mutex::new(None),
+        expiry: Mutex::default(),
         _lock: lock,
     };
     Ok(RedbStore(Arc::new(inner)))

@@ -16,6 +16,8 @@ pub(super) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(
 pub(super) const DEVICE_DATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("device_data");
 /// By device: the version of a forgotten registration. A device is here or in [`ROWS`].
 pub(super) const TOMBSTONES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("tombstones");
+/// By device: when what a tombstone forgets was last heard of, seconds since 1970. Those of the first days have none.
+pub(super) const TOMBSTONE_TIMES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("tombstone_times");
 
 /// Sums that would take long to make. It is made when it is first needed.
 const TOTALS: TableDefinition<'_, &str, u64> = TableDefinition::new("totals");
@@ -39,7 +41,7 @@ pub(super) fn put(
     if let Some(refused) = stands.refuses(registration.version) {
         return Ok(refused);
     }
-    let is_new = stands.row.is_none();
+    let is_new = !stands.is_registered();
     let has_room =
         owner.registrations < caps.registrations && (stands.is_known() || owner.devices < caps.devices);
     if is_new && !has_room {
@@ -69,7 +71,10 @@ pub(super) fn put(
     tables.rows.insert(key.as_slice(), row.encode().as_slice())?;
     tables.note_data_bytes(old_bytes, data.len() as u64)?;
     tables.device_data.insert(key.as_slice(), data.as_slice())?;
-    tables.tombstones.remove(key.as_slice())?;
+    tables.remove_tombstone(&key)?;
+    if stands.is_damaged {
+        slots.release_lost(transaction, tables.used_slots()?)?;
+    }
     Ok(Registered::Done(OwnerState { registrations: owner.registrations + usize::from(is_new) }))
 }
 
@@ -80,6 +85,7 @@ pub(super) fn bury(
     caps: Caps,
     device: &DeviceId,
     version: u64,
+    at_unix_s: u64,
 ) -> Result<Registered, StoreError> {
     let mut tables = Tables::open(transaction)?;
     let key = device_key(device);
@@ -94,8 +100,8 @@ pub(super) fn bury(
     if owner.devices == 0 && tables.tombstones.len()? >= caps.all_tombstones {
         return Ok(Registered::StoreFull);
     }
-    let left = owner.registrations - usize::from(stands.row.is_some());
-    tables.bury(transaction, slots, &key, stands.row.as_ref(), version)?;
+    let left = owner.registrations - usize::from(stands.is_registered());
+    tables.bury(transaction, slots, &key, &stands, (version, at_unix_s))?;
     Ok(Registered::Done(OwnerState { registrations: left }))
 }
 
@@ -108,9 +114,27 @@ pub(super) fn forget(
 ) -> Result<Option<OwnerState>, StoreError> {
     let mut tables = Tables::open(transaction)?;
     let key = device_key(device);
-    let Some(row) = tables.row(&key)?.filter(is_meant) else { return Ok(None) };
-    tables.bury(transaction, slots, &key, Some(&row), row.version)?;
+    let stands = tables.stand(&key)?;
+    let meant = stands.row.as_ref().filter(|row| is_meant(row));
+    // No older registration of it was made after that.
+    let Some(kept) = meant.map(|row| (row.version, row.last_sign_unix_s())) else { return Ok(None) };
+    tables.bury(transaction, slots, &key, &stands, kept)?;
     Ok(Some(OwnerState { registrations: tables.owner(&device.key)?.registrations }))
+}
+
+/// Forgets the version of a device too, if it was last heard of before this time.
+pub(super) fn forget_tombstone(
+    transaction: &WriteTransaction,
+    device_key: &[u8],
+    before_unix_s: u64,
+) -> Result<bool, StoreError> {
+    let mut tables = Tables::open(transaction)?;
+    let at = tables.tombstone_times.get(device_key)?.map(|at| at.value());
+    let is_old = at.is_some_and(|at| at < before_unix_s);
+    if is_old {
+        tables.remove_tombstone(device_key)?;
+    }
+    Ok(is_old)
 }
 
 /// Notes that devices were reached.
@@ -152,12 +176,15 @@ struct Tables<'t> {
     rows: Table<'t, &'static [u8], &'static [u8]>,
     device_data: Table<'t, &'static [u8], &'static [u8]>,
     tombstones: Table<'t, &'static [u8], u64>,
+    tombstone_times: Table<'t, &'static [u8], u64>,
     totals: Table<'t, &'static str, u64>,
 }
 
 /// What is stored of a device.
 struct Stand {
     row: Option<Row>,
+    /// Whether there is a row that says nothing any more.
+    is_damaged: bool,
     tombstone: Option<u64>,
 }
 
@@ -173,6 +200,7 @@ impl<'t> Tables<'t> {
             rows: transaction.open_table(ROWS)?,
             device_data: transaction.open_table(DEVICE_DATA)?,
             tombstones: transaction.open_table(TOMBSTONES)?,
+            tombstone_times: transaction.open_table(TOMBSTONE_TIMES)?,
             totals: transaction.open_table(TOTALS)?,
         })
     }
@@ -185,7 +213,9 @@ impl<'t> Tables<'t> {
 
     fn stand(&self, key: &[u8]) -> Result<Stand, StoreError> {
         let tombstone = self.tombstones.get(key)?.map(|version| version.value());
-        Ok(Stand { row: self.row(key)?, tombstone })
+        let row = self.row(key)?;
+        let is_damaged = row.is_none() && self.rows.get(key)?.is_some();
+        Ok(Stand { row, is_damaged, tombstone })
     }
 
     fn owner(&self, owner: &HashedPublicKey) -> Result<Owner, StoreError> {
@@ -223,24 +253,49 @@ impl<'t> Tables<'t> {
         transaction: &WriteTransaction,
         slots: &mut Slots,
         key: &[u8],
-        row: Option<&Row>,
-        version: u64,
+        stands: &Stand,
+        (version, at_unix_s): (u64, u64),
     ) -> Result<(), StoreError> {
-        if let Some(row) = row {
+        if stands.is_registered() {
             let old_bytes = self.data_bytes_of(key)?;
             self.note_data_bytes(old_bytes, 0)?;
             self.rows.remove(key)?;
             self.device_data.remove(key)?;
+        }
+        if let Some(row) = &stands.row {
             slots.release(transaction, row.slot)?;
         }
+        if stands.is_damaged {
+            slots.release_lost(transaction, self.used_slots()?)?;
+        }
         self.tombstones.insert(key, version)?;
+        self.tombstone_times.insert(key, at_unix_s)?;
         Ok(())
+    }
+
+    fn remove_tombstone(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.tombstones.remove(key)?;
+        self.tombstone_times.remove(key)?;
+        Ok(())
+    }
+
+    /// The slots of all rows that can be read. It reads them all: that is worth it only after damage.
+    fn used_slots(&self) -> Result<Vec<u32>, StoreError> {
+        let mut used = Vec::new();
+        for found in self.rows.iter()? {
+            used.extend(Row::decode(found?.1.value()).map(|row| row.slot));
+        }
+        Ok(used)
     }
 }
 
 impl Stand {
+    fn is_registered(&self) -> bool {
+        self.row.is_some() || self.is_damaged
+    }
+
     fn is_known(&self) -> bool {
-        self.row.is_some() || self.tombstone.is_some()
+        self.is_registered() || self.tombstone.is_some()
     }
 
     fn refuses(&self, version: u64) -> Option<Registered> {

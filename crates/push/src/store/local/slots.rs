@@ -62,7 +62,11 @@ pub(super) struct Slots {
     /// In order when the file is opened.
     free: Vec<u32>,
     count: u32,
-    /// Freed by the transaction that is being made.
+    /// How many there are without the transaction that is being made.
+    committed_count: u32,
+    /// Taken by that transaction.
+    taken: Vec<u32>,
+    /// Freed by it.
     freed: Vec<u32>,
     /// Whether a key was written since the last sync.
     is_written: bool,
@@ -122,7 +126,15 @@ impl Slots {
         if length < offset(count) {
             return Err(corrupt("shorter than its registrations say: bring it back together with them"));
         }
-        let mut slots = Self { keys, free, count, freed: Vec::new(), is_written: false };
+        let mut slots = Self {
+            keys,
+            free,
+            count,
+            committed_count: count,
+            taken: Vec::new(),
+            freed: Vec::new(),
+            is_written: false,
+        };
         slots.sweep(length)?;
         Ok(slots)
     }
@@ -166,11 +178,12 @@ impl Slots {
             self.grow(transaction)?;
         }
         let slot = self.free.pop().expect("it just grew");
+        self.taken.push(slot);
         let mut free = transaction.open_table(FREE)?;
         free.remove(slot)?;
         let key = SealKey::random();
-        self.keys.write(slot, key.as_bytes())?;
         self.is_written = true;
+        self.keys.write(slot, key.as_bytes())?;
         Ok((slot, key))
     }
 
@@ -179,6 +192,26 @@ impl Slots {
         let mut free = transaction.open_table(FREE)?;
         free.insert(slot, ())?;
         self.freed.push(slot);
+        Ok(())
+    }
+
+    /// Gives back the slots that no row uses and nobody knows as free, because the rows that used them are damaged.
+    /// `used` are those of all rows.
+    pub(super) fn release_lost(
+        &mut self,
+        transaction: &WriteTransaction,
+        used: impl IntoIterator<Item = u32>,
+    ) -> Result<(), StoreError> {
+        let mut is_known = vec![false; self.count as usize];
+        let known = used.into_iter().chain(self.free.iter().copied()).chain(self.freed.iter().copied());
+        for slot in known {
+            if let Some(is_known) = is_known.get_mut(slot as usize) {
+                *is_known = true;
+            }
+        }
+        for (slot, _) in (0..).zip(is_known).filter(|(_, is_known)| !is_known) {
+            self.release(transaction, slot)?;
+        }
         Ok(())
     }
 
@@ -211,6 +244,8 @@ impl Aside for Slots {
     }
 
     fn after_commit(&mut self) -> Result<(), StoreError> {
+        self.taken.clear();
+        self.committed_count = self.count;
         if self.freed.is_empty() {
             return Ok(());
         }
@@ -220,6 +255,23 @@ impl Aside for Slots {
         self.keys.sync()?;
         self.free.append(&mut self.freed);
         Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), StoreError> {
+        self.freed.clear();
+        for slot in &self.taken {
+            self.keys.write(*slot, &[0; SealKey::BYTES])?;
+        }
+        self.free.append(&mut self.taken);
+        if self.count != self.committed_count {
+            self.count = self.committed_count;
+            self.free.retain(|slot| *slot < self.committed_count);
+            self.keys
+                .0
+                .set_len(offset(self.committed_count))
+                .map_err(StoreError::io("shorten", KEYS.as_ref()))?;
+        }
+        if std::mem::take(&mut self.is_written) { self.keys.sync() } else { Ok(()) }
     }
 }
 

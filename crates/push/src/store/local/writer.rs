@@ -1,7 +1,6 @@
 //! The one that writes a database: a thread that gathers what several callers want into one transaction, so that one
 //! commit serves them all. While it commits the next group gathers; nobody waits for a timer.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -21,6 +20,8 @@ pub(super) trait Aside: Send + 'static {
     fn before_commit(&mut self) -> Result<(), StoreError>;
     /// After the commit and before anybody is told: takes away what no row refers to any more.
     fn after_commit(&mut self) -> Result<(), StoreError>;
+    /// Instead of both: takes back what was done for a transaction that was given up.
+    fn abort(&mut self) -> Result<(), StoreError>;
 }
 
 /// For databases that stand alone.
@@ -30,6 +31,10 @@ impl Aside for () {
     }
 
     fn after_commit(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 }
@@ -45,15 +50,43 @@ pub(super) struct Writing {
 
 /// The handle of the thread. The thread ends with the handle, when it has written what was handed over.
 pub(super) struct Writer<A: Aside> {
-    jobs: Mutex<Option<mpsc::Sender<Job<A>>>>,
+    jobs: Mutex<Option<mpsc::Sender<Box<dyn Job<A>>>>>,
     failure: Arc<Mutex<Option<StoreError>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Does its part of the transaction, and leaves what tells the caller once that is durable. Also when it fails: the
-/// caller wakes when that is dropped.
-type Job<A> = Box<dyn FnOnce(&WriteTransaction, &mut A, &mut Vec<Tell>) -> Result<(), StoreError> + Send>;
-type Tell = Box<dyn FnOnce()>;
+/// What one caller wants.
+trait Job<A>: Send {
+    /// Does its part of a transaction. It is done again if the transaction is given up for the sake of another's part.
+    fn run(&mut self, transaction: &WriteTransaction, aside: &mut A) -> Result<(), StoreError>;
+    /// Tells the caller what came of it. A caller also wakes when a job is dropped.
+    fn tell(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+struct Work<T, W> {
+    work: W,
+    done: Option<T>,
+    teller: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<A, T, W> Job<A> for Work<T, W>
+where
+    T: Send,
+    W: Fn(&WriteTransaction, &mut A) -> Result<T, StoreError> + Send,
+{
+    fn run(&mut self, transaction: &WriteTransaction, aside: &mut A) -> Result<(), StoreError> {
+        self.done = Some((self.work)(transaction, aside)?);
+        Ok(())
+    }
+
+    fn tell(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { done, teller, .. } = *self;
+        if let Some(told) = outcome.map(|()| done).transpose() {
+            // Nobody may be waiting any more.
+            drop(teller.send(told));
+        }
+    }
+}
 
 impl<A: Aside> Writer<A> {
     /// Starts the thread.
@@ -70,29 +103,20 @@ impl<A: Aside> Writer<A> {
         Ok(Self { jobs: Mutex::new(Some(sender)), failure, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Runs `work` in a transaction, and returns what it gave once that is durable. When any work of the transaction
-    /// fails, all of it does, and the writer takes nothing more.
+    /// Runs `work` in a transaction, and returns what it gave once that is durable. An error of `work` undoes its part
+    /// and concerns nobody else. After an error that leaves in doubt what is on disk the writer takes nothing more.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&WriteTransaction, &mut A) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&WriteTransaction, &mut A) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (tell, told) = oneshot::channel();
-        let job: Job<A> = Box::new(move |transaction, aside, tellings| {
-            let (done, failed) = match work(transaction, aside) {
-                Ok(done) => (Some(done), Ok(())),
-                Err(error) => (None, Err(error)),
-            };
-            // Nobody may be waiting any more.
-            tellings.push(Box::new(move || drop(done.map(|done| tell.send(done)))));
-            failed
-        });
+        let (teller, told) = oneshot::channel();
         let jobs = self.jobs.lock().clone();
         let handed_over = match jobs {
-            Some(jobs) => jobs.send(job).await.is_ok(),
+            Some(jobs) => jobs.send(Box::new(Work { work, done: None, teller })).await.is_ok(),
             None => false,
         };
-        let done = if handed_over { told.await.ok() } else { None };
-        done.ok_or_else(|| self.failure.lock().clone().unwrap_or(StoreError::Closed))
+        let told = if handed_over { told.await.ok() } else { None };
+        told.unwrap_or_else(|| Err(self.failure.lock().clone().unwrap_or(StoreError::Closed)))
     }
 
     /// Takes nothing more, and waits until what was handed over is written. It blocks.
@@ -117,18 +141,17 @@ fn run<A: Aside>(
     writing: Writing,
     database: &Database,
     mut aside: A,
-    mut jobs: mpsc::Receiver<Job<A>>,
+    mut jobs: mpsc::Receiver<Box<dyn Job<A>>>,
     failure: &Mutex<Option<StoreError>>,
 ) {
     while let Some(first) = jobs.blocking_recv() {
-        let mut group = VecDeque::from([first]);
+        let mut group = vec![first];
         while group.len() < GROUP {
             let Ok(job) = jobs.try_recv() else { break };
-            group.push_back(job);
+            group.push(job);
         }
-        let mut tellings = Vec::with_capacity(group.len());
-        match commit(database, &mut aside, &mut group, &mut tellings) {
-            Ok(()) => tellings.into_iter().for_each(|tell| tell()),
+        match commit(writing, database, &mut aside, &mut group) {
+            Ok(()) => group.into_iter().for_each(|job| job.tell(Ok(()))),
             Err(error) => {
                 tracing::error!(file = writing.name, %error, "nothing is written until the store is opened again");
                 // Set while the jobs of the group and of the queue are still there: when they are dropped, their
@@ -140,19 +163,30 @@ fn run<A: Aside>(
     }
 }
 
-/// One transaction. An error of any part leaves the database as it was, or, from the commit on, in a state that only
-/// opening it again can tell.
+/// One transaction of all jobs that do not fail; those that do are told and taken out. An error leaves the database in a
+/// state that only opening it again can tell.
 fn commit<A: Aside>(
+    writing: Writing,
     database: &Database,
     aside: &mut A,
-    group: &mut VecDeque<Job<A>>,
-    tellings: &mut Vec<Tell>,
+    group: &mut Vec<Box<dyn Job<A>>>,
 ) -> Result<(), StoreError> {
-    let transaction = begin(database)?;
-    while let Some(job) = group.pop_front() {
-        job(&transaction, aside, tellings)?;
+    while !group.is_empty() {
+        let transaction = begin(database)?;
+        let failed = group
+            .iter_mut()
+            .enumerate()
+            .find_map(|(number, job)| Some((number, job.run(&transaction, aside).err()?)));
+        let Some((number, error)) = failed else {
+            aside.before_commit()?;
+            transaction.commit()?;
+            return aside.after_commit();
+        };
+        tracing::warn!(file = writing.name, %error, "a change was not made");
+        // What cannot be taken back has the same cause.
+        let taken_back = transaction.abort().map_err(StoreError::from).and_then(|()| aside.abort());
+        taken_back.map_err(|_| error.clone())?;
+        group.remove(number).tell(Err(error));
     }
-    aside.before_commit()?;
-    transaction.commit()?;
-    aside.after_commit()
+    Ok(())
 }

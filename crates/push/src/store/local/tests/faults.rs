@@ -11,7 +11,7 @@ use redb::StorageBackend;
 
 use super::super::open::{create_files, open_files};
 use super::*;
-use crate::store::conformance::{claim_key, device, found, registration};
+use crate::store::conformance::{START, claim_key, device, found, registration};
 use crate::store::{AnswerId, ErrorKind, Registered};
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn an_interrupted_unregistration_is_whole_or_not_made() {
             let outcome = store.register(registration(&device, 1)).await;
             assert!(matches!(outcome, Ok(Registered::Done(_))));
         },
-        async |store| store.unregister(&device, 2).await.map(drop),
+        async |store| store.unregister(&device, 2, START).await.map(drop),
         async |store, is_acknowledged| {
             let registrations = store.registrations(&device.key).await.unwrap();
             let version = store.version(&device).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_forgotten_key_is_gone_from_the_disk_when_that_is_acknowledged() {
             let keys = row_keys(&store);
             assert!(lies_in(&keys[0], &bytes_of(&disk, KEYS)));
             match way {
-                0 => drop(store.unregister(&device, 2).await.unwrap()),
+                0 => drop(store.unregister(&device, 2, START).await.unwrap()),
                 1 => assert!(store.forget(&device, None).await.unwrap().is_some()),
                 _ => drop(store.register(registration(&device, 2)).await.unwrap()),
             }

@@ -10,7 +10,7 @@ use redb::ReadableDatabase;
 use super::super::registrations::{DEVICE_DATA, ROWS};
 use super::super::row::{Row, device_key};
 use super::*;
-use crate::store::conformance::{device, registration};
+use crate::store::conformance::{START, device, registration};
 use crate::store::{DeviceData, Registered};
 
 const TOKEN: &[u8] = b"the token of a telephone that is to be forgotten";
@@ -20,7 +20,7 @@ async fn an_unregistered_device_leaves_no_key_and_no_token() {
     let (store, alive) = kept().await;
     let sealed = sealed(&store);
     forgets(store, &alive, sealed, async |store| {
-        let outcome = store.unregister(&device(1, 7), 2).await.unwrap();
+        let outcome = store.unregister(&device(1, 7), 2, START).await.unwrap();
         assert_eq!(outcome, Registered::Done(OwnerState { registrations: 20 }));
     })
     .await;

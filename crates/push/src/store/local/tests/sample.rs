@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::fs;
 
 use super::*;
-use crate::store::conformance::{claim_key, device, found, owner, registration};
+use crate::store::conformance::{START, claim_key, device, found, owner, registration};
 use crate::store::{AnswerId, Registered};
 
 const SAMPLE: &str = include_str!("../../../../testdata/format-1.txt");
@@ -52,7 +52,7 @@ async fn write_sample() {
     for (device, version) in [(device(1, 0), 1), (device(1, 0), 2), (device(1, 1), 1), (device(2, 0), 1)] {
         store.register(registration(&device, version)).await.unwrap();
     }
-    store.unregister(&device(1, 2), 9).await.unwrap();
+    store.unregister(&device(1, 2), 9, START).await.unwrap();
     store.note_successes(vec![device(1, 0)], 1_700_000_500).await.unwrap();
     let claims = ["sent", "unknown", "open"].map(|message| claim_key(message.as_bytes(), &device(1, 0)));
     store.claim(claims.to_vec(), 1_700_000_400).await.unwrap();
