@@ -147,6 +147,11 @@ impl Job {
 }
 
 impl GorushProvider {
+    /// Whether [`GorushSettings::url`] may be this.
+    pub fn check_url(url: &str) -> Result<(), SettingsError> {
+        Address::parse(url).map(drop)
+    }
+
     /// Starts the calls' task; must be called within a tokio runtime. Does not connect yet.
     pub fn start(
         settings: GorushSettings,

@@ -1,0 +1,293 @@
+//! Where messages come from: `Archive.Tail`, from the last checkpoint on, for ever.
+//!
+//! ```text
+//! archive ── stream ──► listening (wanted? new?) ──► at most N in progress ──► PushServer::handle ──► dealt with
+//!                                                                                                       │
+//!                                                              notes: checkpoint, at most every second ◄─┘
+//! ```
+//!
+//! [`stream`] reads one stream after the other, [`listening`] knows the topics and their places, [`work`] deals with each
+//! message for as long as it takes, [`notes`] writes down how far everything was dealt with, [`source`] knows which
+//! archive it is.
+
+mod caught_up;
+mod listening;
+mod metrics;
+mod notes;
+mod source;
+mod stream;
+mod work;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use poste_rpc::client::Target;
+use poste_service::Clock;
+use poste_service::metrics::Scope;
+use poste_service::readiness::Check;
+use poste_wire::Topic;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::running::{FeedStatus, LoopbackMail, Running};
+use crate::server::PushServer;
+use crate::store::{RegistrationStore, StoreError};
+use crate::topics::{FeedError, TopicFeed};
+use listening::Listening;
+use metrics::FeedMetrics;
+use notes::Notes;
+use source::Source;
+use stream::Reader;
+
+/// Envelopes that may wait for whoever listens in; what comes beyond is left out.
+const LOOPBACK_MAIL: usize = 64;
+
+/// How a feed is run.
+#[derive(Debug, Clone)]
+pub(crate) struct FeedSettings {
+    pub(crate) archive: Target,
+    /// The store that the operator consents to.
+    pub(crate) archive_store: Option<[u8; 16]>,
+    /// Where it is noted when the archive was last read to its end.
+    pub(crate) data: PathBuf,
+    /// More topics than these are not asked for by name.
+    pub(crate) max_topics: usize,
+    pub(crate) max_in_progress: usize,
+    pub(crate) clock: Clock,
+}
+
+/// The checks that a feed answers for.
+#[derive(Debug, Clone)]
+pub(crate) struct FeedChecks {
+    pub(crate) archive: Check,
+    pub(crate) store: Check,
+}
+
+/// The feed. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Feed(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: FeedSettings,
+    checks: FeedChecks,
+    metrics: FeedMetrics,
+    state: Mutex<State>,
+    /// There is something for the reader to do.
+    changed: Notify,
+    /// A message has been dealt with.
+    ended: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    listening: Listening,
+    source: Source,
+    /// Messages that were taken and are not dealt with.
+    in_progress: BTreeSet<u64>,
+    /// The newest record of the archive, as far as is known.
+    head: u64,
+    /// When the archive was heard last, or could not be because nothing was taken.
+    heard: Instant,
+    connected: bool,
+    paused: bool,
+    last_error: Option<String>,
+    listeners: Listeners,
+}
+
+/// Who listens in, besides the server.
+#[derive(Debug, Default)]
+struct Listeners {
+    next: u64,
+    by_topic: HashMap<Topic, Vec<(u64, mpsc::Sender<Bytes>)>>,
+    /// Topics that nobody else wants.
+    alone: HashSet<Topic>,
+}
+
+impl Feed {
+    /// Reads from the store where to begin. Reads nothing of the archive before [`Feed::run`].
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn open(
+        settings: FeedSettings,
+        store: &dyn RegistrationStore,
+        checks: FeedChecks,
+        scope: &Scope,
+    ) -> Result<Self, StoreError> {
+        let checkpoint = store.checkpoint().await?;
+        let data = settings.data.clone();
+        let caught_up = tokio::task::spawn_blocking(move || caught_up::CaughtUp::read(&data)).await;
+        let source = Source::new(checkpoint, settings.archive_store, caught_up.unwrap_or_default());
+        let state = State {
+            listening: Listening::from(source.begins_after()),
+            source,
+            in_progress: BTreeSet::new(),
+            head: 0,
+            heard: Instant::now(),
+            connected: false,
+            paused: false,
+            last_error: None,
+            listeners: Listeners::default(),
+        };
+        Ok(Self(Arc::new(Shared {
+            settings,
+            checks,
+            metrics: FeedMetrics::register(scope),
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            ended: Notify::new(),
+        })))
+    }
+
+    /// Brings messages to the server until `stop`; then gives those that were taken until `drain` has passed to end, and
+    /// writes the last checkpoint.
+    pub(crate) async fn run(
+        self,
+        server: Arc<PushServer>,
+        store: Arc<dyn RegistrationStore>,
+        stop: CancellationToken,
+        drain: Duration,
+    ) {
+        let (shared, of_server) = (Arc::clone(&self.0), Arc::clone(&server));
+        // There may be millions. It is only cancelled when the whole runtime ends.
+        let joining =
+            tokio::task::spawn_blocking(move || shared.state.lock().listening.join(of_server.topics()));
+        drop(joining.await);
+        let ended = CancellationToken::new();
+        let reading = async {
+            let reader = Reader::new(Arc::clone(&self.0), Arc::clone(&server), stop.clone());
+            reader.run(&stop, drain).await;
+            ended.cancel();
+        };
+        let notes = Notes::new(Arc::clone(&self.0), Arc::clone(&server), store);
+        tokio::join!(reading, notes.run(&ended));
+    }
+}
+
+#[tonic::async_trait]
+impl TopicFeed for Feed {
+    /// Waits for nobody: see [`listening`].
+    async fn join(&self, topics: &[Topic]) -> Result<(), FeedError> {
+        let mut state = self.0.state.lock();
+        for topic in topics {
+            state.listeners.alone.remove(topic);
+        }
+        state.listening.join(topics.iter().copied());
+        drop(state);
+        self.0.changed.notify_one();
+        Ok(())
+    }
+
+    async fn leave(&self, topics: &[Topic]) {
+        let mut state = self.0.state.lock();
+        for topic in topics {
+            if state.listeners.by_topic.contains_key(topic) {
+                state.listeners.alone.insert(*topic);
+            } else {
+                state.listening.leave([*topic]);
+            }
+        }
+        drop(state);
+        self.0.changed.notify_one();
+    }
+}
+
+#[tonic::async_trait]
+impl Running for Feed {
+    fn status(&self) -> FeedStatus {
+        let state = self.0.state.lock();
+        FeedStatus {
+            connected: state.connected,
+            everything: state.listening.is_everything(),
+            topics: state.listening.len() as u64,
+            seq: state.dealt_with(),
+            head: state.head,
+            store_id: state.source.store_id(),
+            in_progress: state.in_progress.len(),
+            paused: state.paused,
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    fn pause(&self, paused: bool) {
+        self.0.state.lock().paused = paused;
+        self.0.changed.notify_one();
+    }
+
+    async fn drained(&self) {
+        loop {
+            let ended = self.0.ended.notified();
+            tokio::pin!(ended);
+            // From here on an end is noticed, also one before the wait.
+            ended.as_mut().enable();
+            if self.0.state.lock().in_progress.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn listen(&self, topic: Topic) -> LoopbackMail {
+        let (sender, mail) = mpsc::channel(LOOPBACK_MAIL);
+        let mut state = self.0.state.lock();
+        state.listeners.next += 1;
+        let number = state.listeners.next;
+        if !state.listening.contains(topic) {
+            state.listeners.alone.insert(topic);
+            state.listening.join([topic]);
+        }
+        state.listeners.by_topic.entry(topic).or_default().push((number, sender));
+        drop(state);
+        self.0.changed.notify_one();
+        let shared = Arc::clone(&self.0);
+        LoopbackMail::new(mail, move || shared.listens_no_more(topic, number))
+    }
+}
+
+impl Shared {
+    fn listens_no_more(&self, topic: Topic, number: u64) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(listeners) = state.listeners.by_topic.get_mut(&topic) else { return };
+        listeners.retain(|(other, _)| *other != number);
+        if listeners.is_empty() {
+            state.listeners.by_topic.remove(&topic);
+            if state.listeners.alone.remove(&topic) {
+                state.listening.leave([topic]);
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    fn note_error(&self, error: &str) {
+        self.state.lock().last_error = Some(error.to_owned());
+        self.checks.archive.not_ready(error);
+    }
+}
+
+impl State {
+    /// Everything up to here was received and dealt with.
+    fn dealt_with(&self) -> u64 {
+        let unfinished = self.in_progress.first().map_or(u64::MAX, |lowest| lowest.saturating_sub(1));
+        self.listening.received().min(unfinished)
+    }
+
+    /// All that the archive has was dealt with.
+    fn is_at_the_end(&self) -> bool {
+        self.connected && self.listening.has_caught_up() && self.dealt_with() >= self.head
+    }
+}
+
+/// Twice the pause, and the next one never longer than `longest`. Some less, so that many do not go in step.
+fn back_off(pause: &mut Duration, longest: Duration) -> Instant {
+    use rand::RngExt;
+    let wait = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+    *pause = (*pause * 2).min(longest);
+    Instant::now() + wait
+}

@@ -1,0 +1,119 @@
+//! The way to devices: the provider that the settings name, and what it reports later.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use poste_provider::{
+    DeadTokenPolicy, DeadTokens, DirectoryProvider, Feedback, FeedbackHook, FeedbackSettings, GorushProvider,
+    GorushSettings, Metrics, NotificationKey, PushProvider, Registrar, SettingsError,
+};
+use poste_service::metrics::Scope;
+use prometheus_client::registry::Metric;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::config::ProviderUrl;
+use crate::server::PushServer;
+
+/// Why there is no provider.
+#[derive(Debug, Error)]
+pub enum ProviderError {
+    /// It is no address of a gorush.
+    #[error(transparent)]
+    Address(#[from] SettingsError),
+    /// The directory cannot be made.
+    #[error("{}: {source}", .path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A provider, and where its reports arrive.
+#[derive(Debug)]
+pub(super) struct WayOut {
+    provider: Arc<dyn PushProvider>,
+    gorush: Option<Arc<GorushProvider>>,
+    hook: FeedbackHook,
+    reports: mpsc::Receiver<Feedback>,
+}
+
+impl WayOut {
+    /// The provider of a URL, or the given one.
+    pub(super) async fn open(
+        url: &ProviderUrl,
+        given: Option<Arc<dyn PushProvider>>,
+        key: &NotificationKey,
+        scope: &Scope,
+    ) -> Result<Self, ProviderError> {
+        let metrics = Metrics::new();
+        metrics.register(&mut InScope(scope));
+        let dead_tokens = Arc::new(DeadTokens::new(DeadTokenPolicy::default(), metrics.clone()));
+        let (hook, reports) = FeedbackHook::new(
+            FeedbackSettings::default(),
+            key.clone(),
+            Arc::clone(&dead_tokens),
+            metrics.clone(),
+        );
+        let mut gorush = None;
+        let provider: Arc<dyn PushProvider> = match (given, url) {
+            (Some(given), _) => given,
+            (None, ProviderUrl::Gorush(url)) => {
+                let settings = GorushSettings { url: url.clone(), ..GorushSettings::default() };
+                let started = GorushProvider::start(settings, key.clone(), dead_tokens, metrics)?;
+                gorush.insert(Arc::new(started)).clone()
+            }
+            (None, ProviderUrl::Directory(path)) => Arc::new(directory(path.clone(), metrics).await?),
+        };
+        Ok(Self { provider, gorush, hook, reports })
+    }
+
+    pub(super) fn provider(&self) -> Arc<dyn PushProvider> {
+        Arc::clone(&self.provider)
+    }
+
+    /// Takes reports until `stop`. A gorush is to be stopped when nobody needs it any more.
+    pub(super) fn serve(
+        self,
+        listener: TcpListener,
+        server: Arc<PushServer>,
+        upkeep: &mut JoinSet<()>,
+        stop: &CancellationToken,
+    ) -> Option<Arc<GorushProvider>> {
+        upkeep.spawn(self.hook.serve(listener, stop.clone()));
+        let mut reports = self.reports;
+        upkeep.spawn(async move {
+            while let Some(report) = reports.recv().await {
+                if let Err(error) = server.take_feedback(&report).await {
+                    warn!(%error, "a failed push was not followed up; the next one to that token will fail again");
+                }
+            }
+        });
+        self.gorush
+    }
+}
+
+async fn directory(path: PathBuf, metrics: Metrics) -> Result<DirectoryProvider, ProviderError> {
+    let opening = {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || DirectoryProvider::open(path, metrics))
+    };
+    let opened = opening.await.unwrap_or_else(|failed| Err(io::Error::other(failed)));
+    opened.map_err(|source| ProviderError::Directory { path, source })
+}
+
+/// The provider's metrics are those of the push server.
+struct InScope<'s>(&'s Scope);
+
+impl Registrar for InScope<'_> {
+    fn register<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) {
+        self.0.register(name, help, metric);
+    }
+}
