@@ -205,6 +205,8 @@ async fn start_on(
     let task = tokio::spawn(async move {
         // Whatever ends by itself takes the server with it: better restarted than half there.
         let mut outcome = tokio::select! {
+            // Told to stop, all of them end.
+            biased;
             () = stop.cancelled() => Ok(()),
             Some(ended) = servers.join_next() => flatten(ended).map_err(ServiceError::from),
             ended = &mut feeding => Err(match ended {
