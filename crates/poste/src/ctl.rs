@@ -11,6 +11,7 @@ mod gateway;
 mod import;
 mod moment;
 mod output;
+mod push;
 mod retention;
 mod verify;
 
@@ -36,7 +37,7 @@ pub fn command() -> Command {
         )
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([archive::command(), gateway::command()])
+        .subcommands([archive::command(), gateway::command(), push::command()])
 }
 
 /// Runs it.
@@ -45,6 +46,7 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
         Some(("archive", matches)) => archive::run(matches).await,
         Some(("gateway", matches)) => gateway::run(matches).await,
+        Some(("push", matches)) => push::run(matches).await,
         _ => unreachable!("clap requires one of the commands above"),
     }
 }

@@ -109,7 +109,7 @@ async fn serve(
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     context.readiness.serving();
-    // The service that is started last faces the public, and is named first.
+    // The service that is started last needs all the others, and is named first.
     let line = ReadyLine::new(services.iter().rev(), Some(health.local_address()));
     line.write(io::stdout().lock()).context("the ready line cannot be written to stdout")?;
     tracing::info!(version = VERSION, "serving");

@@ -1,4 +1,4 @@
-//! `poste serve gateway|archive`: one service in a process of its own.
+//! `poste serve gateway|archive|push`: one service in a process of its own.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::{ArgMatches, Command};
 use poste_archive::ArchiveConfig;
 use poste_gateway::GatewayConfig;
+use poste_push::PushConfig;
 use poste_service::config::Sources;
 
 use crate::{cli, life, settings};
@@ -33,6 +34,12 @@ pub fn command() -> Command {
                 .arg(cli::ephemeral_ports_arg())
                 .args(archive),
         )
+        .subcommand(
+            Command::new("push")
+                .about("Runs the push notification server")
+                .arg(cli::ephemeral_ports_arg())
+                .args(cli::setting_args(&settings::push())),
+        )
 }
 
 /// Runs it to its end.
@@ -52,6 +59,15 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             let archive: ArchiveConfig = config.section()?;
             life::run("archive", &config, async |context, services| {
                 services.push(poste_archive::start(archive, context.for_service()).await.context("archive")?);
+                Ok(())
+            })
+            .await
+        }
+        Some(("push", matches)) => {
+            let config = cli::load(matches, &settings::push(), sources(matches))?;
+            let push: PushConfig = config.section()?;
+            life::run("push", &config, async |context, services| {
+                services.push(poste_push::start(push, context.for_service()).await.context("push")?);
                 Ok(())
             })
             .await

@@ -2,6 +2,7 @@
 
 use poste_archive::ArchiveConfig;
 use poste_gateway::GatewayConfig;
+use poste_push::PushConfig;
 use poste_service::config::Schema;
 use poste_service::health::HttpConfig;
 use poste_service::logging::LogConfig;
@@ -22,7 +23,12 @@ pub fn archive() -> Schema {
     common().with::<ArchiveConfig>()
 }
 
+/// The sections of `poste serve push`.
+pub fn push() -> Schema {
+    common().with::<PushConfig>()
+}
+
 /// Every section: what a file and the environment may hold.
 pub fn all() -> Schema {
-    gateway().with::<ArchiveConfig>()
+    gateway().with::<ArchiveConfig>().with::<PushConfig>()
 }

@@ -1,4 +1,4 @@
-//! `poste up`: gateway and archive in one process, over the same gRPC interfaces as apart.
+//! `poste up`: gateway, archive and push server in one process, over the same gRPC interfaces as apart.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use poste_archive::ArchiveConfig;
 use poste_gateway::GatewayConfig;
+use poste_push::PushConfig;
 use poste_service::config::{Config, Name, Origin, Sources};
 use poste_service::{Context, RunningService};
 
@@ -19,7 +20,19 @@ pub fn command() -> Command {
         .about("Runs the whole stack in this process on embedded stores")
         .arg(data_arg())
         .arg(cli::ephemeral_ports_arg())
-        .args(cli::setting_args(&settings::all()).into_iter().filter(|arg| arg.get_id() != "gateway.archive"))
+        .args(cli::setting_args(&settings::all()).into_iter().filter(|arg| !is_ours(arg.get_id().as_str())))
+}
+
+/// Where the services of this process find each other: nobody else says that.
+const OURS: [Name; 3] = [
+    Name { section: "gateway", key: "archive" },
+    Name { section: "push", key: "archive" },
+    Name { section: "push", key: "gateways" },
+];
+
+/// Whether a setting, by its name, is one of those.
+pub(crate) fn is_ours(name: &str) -> bool {
+    OURS.iter().any(|ours| ours.to_string() == name)
 }
 
 /// `--data`.
@@ -48,27 +61,28 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     config.check()?;
     let archive: ArchiveConfig = config.section()?;
     let gateway: GatewayConfig = config.section()?;
+    let push: PushConfig = config.section()?;
     let ignored = elsewhere(&config);
     life::run("poste", &config, async |context, services| {
-        if let Some(origin) = ignored {
+        for (name, origin) in ignored {
+            let section = name.section;
             tracing::warn!(
-                "gateway.archive (from {origin}) is ignored: this process has an archive of its own; use `poste serve \
-                 gateway` for another one"
+                "{name} (from {origin}) is ignored: this process has services of its own; use `poste serve {section}` \
+                 for others"
             );
         }
         services.push(poste_archive::start(archive, context.for_service()).await.context("archive")?);
-        let gateway = gateway_on(&services[0], gateway, context).await?;
-        services.push(gateway);
+        services.push(gateway_on(&services[0], gateway, context).await?);
+        services.push(push_on(&services[0], &services[1], push, context).await?);
         Ok(())
     })
     .await
 }
 
-/// Where an archive is named that this process will not use.
-fn elsewhere(config: &Config) -> Option<Origin> {
-    let archive = Name { section: "gateway", key: "archive" };
-    let (.., origin) = config.show().find(|(name, ..)| *name == archive)?;
-    (origin != Origin::Default).then_some(origin)
+/// Where services are named that this process will not use.
+fn elsewhere(config: &Config) -> Vec<(Name, Origin)> {
+    let named = config.show().map(|(name, _, origin)| (name, origin));
+    named.filter(|(name, origin)| OURS.contains(name) && *origin != Origin::Default).collect()
 }
 
 /// Starts a gateway on an archive of this process. The setting `gateway.archive` is not looked at.
@@ -77,9 +91,28 @@ pub(crate) async fn gateway_on(
     mut gateway: GatewayConfig,
     context: &Context,
 ) -> anyhow::Result<RunningService> {
-    let grpc = archive.addresses().grpc.context("the archive has no gRPC listener")?;
-    gateway.archive = format!("http://{}", reachable(grpc));
+    gateway.archive = url_of(archive)?;
     poste_gateway::start(gateway, context.for_service()).await.context("gateway")
+}
+
+/// Starts a push server on an archive and a gateway of this process. The settings `push.archive` and `push.gateways` are
+/// not looked at.
+pub(crate) async fn push_on(
+    archive: &RunningService,
+    gateway: &RunningService,
+    mut push: PushConfig,
+    context: &Context,
+) -> anyhow::Result<RunningService> {
+    push.archive = url_of(archive)?;
+    push.gateways = vec![url_of(gateway)?];
+    poste_push::start(push, context.for_service()).await.context("push")
+}
+
+/// Where a service of this process is called.
+fn url_of(service: &RunningService) -> anyhow::Result<String> {
+    let grpc = service.addresses().grpc;
+    let grpc = grpc.with_context(|| format!("the {} has no gRPC listener", service.name()))?;
+    Ok(format!("http://{}", reachable(grpc)))
 }
 
 /// Where a listener can be called from this host: loopback for one that listens everywhere.
@@ -99,6 +132,12 @@ pub(crate) fn presets(data: &Path) -> anyhow::Result<Vec<(&'static str, Name, to
     Ok(vec![
         ("--data", Name { section: "archive", key: "store" }, format!("local://{data}/archive").into()),
         ("--data", Name { section: "gateway", key: "data" }, format!("{data}/gateway").into()),
+        ("--data", Name { section: "push", key: "data" }, format!("{data}/push").into()),
+        (
+            "--data",
+            Name { section: "push", key: "provider" },
+            format!("directory://{data}/notifications").into(),
+        ),
     ])
 }
 
@@ -118,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn data_moves_both_stores_and_is_beaten_by_a_flag() {
+    fn data_moves_all_stores_and_is_beaten_by_a_flag() {
         let load = |arguments: &[&str]| {
             let matches = command().try_get_matches_from(arguments).unwrap();
             let presets = presets(data(&matches)).unwrap();
@@ -127,13 +166,20 @@ mod tests {
             let shown = |key: &str| {
                 config.show().find(|(name, ..)| name.to_string() == key).unwrap().1.unwrap_or_default()
             };
-            (shown("archive.store"), shown("gateway.data"))
+            ["archive.store", "gateway.data", "push.data", "push.provider"].map(shown)
         };
         assert_eq!(
             load(&["up", "--data", "/srv/poste"]),
-            ("\"local:///srv/poste/archive\"".into(), "\"/srv/poste/gateway\"".into())
+            [
+                "\"local:///srv/poste/archive\"",
+                "\"/srv/poste/gateway\"",
+                "\"/srv/poste/push\"",
+                "\"directory:///srv/poste/notifications\""
+            ]
         );
-        assert_eq!(load(&["up", "--data", "/x", "--archive-store", "local:///y"]).0, "\"local:///y\"");
-        assert!(load(&["up"]).1.ends_with("/poste-data/gateway\""));
+        assert_eq!(load(&["up", "--data", "/x", "--archive-store", "local:///y"])[0], "\"local:///y\"");
+        let gorush = ["up", "--push-provider", "http://gorush:8088"];
+        assert_eq!(load(&gorush)[3], "\"http://gorush:8088\"");
+        assert!(load(&["up"])[1].ends_with("/poste-data/gateway\""));
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 
 impl Server {
-    fn admin(&self, service: &str) -> String {
+    pub(crate) fn admin(&self, service: &str) -> String {
         self.ready["admin"][service].as_str().unwrap().to_owned()
     }
 
@@ -23,22 +23,22 @@ impl Server {
 }
 
 /// Runs `poste ctl …` at an address.
-fn ctl(address: &str, arguments: &[&str]) -> Output {
+pub(crate) fn ctl(address: &str, arguments: &[&str]) -> Output {
     output(&[&["ctl"], arguments, &["--address", address]].concat())
 }
 
 /// What a command prints with `--json`, and its exit code.
-fn ctl_json(address: &str, arguments: &[&str]) -> (Value, i32) {
+pub(crate) fn ctl_json(address: &str, arguments: &[&str]) -> (Value, i32) {
     let output = ctl(address, &[arguments, &["--json"]].concat());
     let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     (value, output.status.code().unwrap())
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn keys(value: &Value) -> Vec<&str> {
+pub(crate) fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
 mod ctl;
+mod push;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
@@ -314,10 +315,11 @@ fn a_post_to_nobody_ends_with_a_summary_and_exit_code_1() {
 }
 
 #[test]
-fn up_says_that_it_ignores_another_archive() {
+fn up_says_that_it_ignores_other_services() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = poste(&["up", "--data", dir.path().to_str().unwrap(), "--ephemeral-ports"])
         .env("POSTE_GATEWAY__ARCHIVE", "http://10.0.0.1:7200")
+        .env("POSTE_PUSH__GATEWAYS", "http://10.0.0.1:7100,http://10.0.0.2:7100")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -329,6 +331,7 @@ fn up_says_that_it_ignores_another_archive() {
     assert_eq!(server.wait(Duration::from_secs(10)), Some(0));
     let log = server.log();
     assert!(log.contains("gateway.archive (from POSTE_GATEWAY__ARCHIVE) is ignored"), "{log}");
+    assert!(log.contains("push.gateways (from POSTE_PUSH__GATEWAYS) is ignored"), "{log}");
 }
 
 fn lines(stdout: &[u8]) -> Vec<serde_json::Value> {
@@ -356,6 +359,7 @@ fn wait_for_peers(admin: &str, count: u32) {
 fn config_show_tells_origins_and_masks_secrets() {
     let shown = poste(&["config", "show", "--archive-insecure", "--drain-timeout", "7s"])
         .env("POSTE_GATEWAY__MAIL_PASSWORD", "hunter2")
+        .env("POSTE_PUSH__IDENTITY", "11".repeat(32))
         .output()
         .unwrap();
     assert!(shown.status.success(), "{shown:?}");
@@ -368,7 +372,9 @@ fn config_show_tells_origins_and_masks_secrets() {
     assert!(line("insecure = true").ends_with("# --archive-insecure"));
     assert!(line("delay = \"0s\"").ends_with("# default"));
     assert!(line("mail_password = \"********\"").ends_with("# POSTE_GATEWAY__MAIL_PASSWORD"));
-    assert!(!text.contains("hunter2"));
+    assert!(line("identity = \"********\"").ends_with("# POSTE_PUSH__IDENTITY"));
+    assert!(line("provider = \"http://127.0.0.1:8088\"").ends_with("# default"));
+    assert!(!text.contains("hunter2") && !text.contains("1111"));
 }
 
 #[test]
@@ -397,7 +403,7 @@ fn a_key_is_made_once_and_shown_without_its_secret() {
 }
 
 #[test]
-fn up_runs_both_services_and_stops_both() {
+fn up_runs_all_services_and_stops_all() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().to_str().unwrap();
     let up = ["up", "--data", data, "--ephemeral-ports", "--gateway-rlpx-listen", "127.0.0.1:0"];
@@ -406,22 +412,26 @@ fn up_runs_both_services_and_stops_both() {
     let enode = ready["enode"].as_str().unwrap();
     assert!(enode.starts_with("enode://") && enode.contains("@127.0.0.1:"), "{enode}");
     let (grpc, admin) = (&ready["grpc"], &ready["admin"]);
-    for address in [&grpc["gateway"], &grpc["archive"], &admin["gateway"], &admin["archive"]] {
-        assert!(address.as_str().is_some_and(|address| address.starts_with("127.0.0.1:")), "{ready}");
+    for service in ["gateway", "archive", "push"] {
+        for address in [&grpc[service], &admin[service]] {
+            assert!(address.as_str().is_some_and(|address| address.starts_with("127.0.0.1:")), "{ready}");
+        }
     }
     wait_until_ready(&server);
     server.signal("TERM");
     assert_eq!(server.wait(Duration::from_secs(10)), Some(0), "{}", server.log());
 
-    // Another life on the same data keeps the key.
+    // Another life on the same data keeps the keys.
     let mut again = start(&up);
     let key = |enode: &str| enode.split('@').next().unwrap().to_owned();
     assert_eq!(key(again.ready["enode"].as_str().unwrap()), key(enode));
+    assert!(ready["push_key"].as_str().is_some_and(|key| key.len() == 66), "{ready}");
+    assert_eq!(again.ready["push_key"], ready["push_key"]);
     again.signal("TERM");
     assert_eq!(again.wait(Duration::from_secs(10)), Some(0), "{}", again.log());
 }
 
-/// The gateway is not ready before it has seen its archive.
+/// The gateway is not ready before it has seen its archive, nor the push server before it has seen both.
 fn wait_until_ready(server: &Server) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {

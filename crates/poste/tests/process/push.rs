@@ -1,0 +1,128 @@
+//! `poste ctl push` and the push server's key, against servers of their own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use super::ctl::{ctl, ctl_json, keys, text};
+use super::*;
+
+/// A whole stack that is ready.
+fn up(dir: &tempfile::TempDir) -> Server {
+    let server = start(&["up", "--data", dir.path().to_str().unwrap(), "--ephemeral-ports"]);
+    wait_until_ready(&server);
+    server
+}
+
+#[test]
+fn a_push_server_tells_of_itself_and_tests_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = up(&dir);
+    let admin = server.admin("push");
+    let grpc = server.ready["grpc"]["push"].as_str().unwrap().to_owned();
+    let key = server.ready["push_key"].as_str().unwrap().to_owned();
+    let (info, code) = ctl_json(&grpc, &["push", "info"]);
+    assert_eq!((code, info), (0, json!({ "public_key": key, "topics": 2, "accepting": true })));
+    let people = text(&ctl(&grpc, &["push", "info"]).stdout);
+    assert!(people.contains(&key) && people.contains("takes messages  yes"), "{people}");
+
+    let (tested, code) = ctl_json(&admin, &["push", "self-test"]);
+    assert_eq!((&tested["passed"], code), (&json!(true), 0), "{tested}");
+    let (stats, _) = ctl_json(&admin, &["push", "stats"]);
+    assert_eq!(keys(&stats), ["feed", "store"]);
+    assert_eq!((&stats["store"]["registrations"], &stats["store"]["tombstones"]), (&json!(0), &json!(1)));
+    assert_eq!((&stats["feed"]["connected"], &stats["feed"]["paused"]), (&json!(true), &json!(false)));
+    let people = text(&ctl(&admin, &["push", "stats"]).stdout);
+    assert!(
+        people.contains("forgotten devices  1") && people.contains("archive         connected"),
+        "{people}"
+    );
+
+    let (drained, code) = ctl_json(&admin, &["push", "drain"]);
+    assert_eq!((&drained["paused"], &drained["in_progress"], code), (&json!(true), &json!(0), 0));
+    let failed = ctl(&admin, &["push", "self-test"]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let told = text(&failed.stdout);
+    assert!(told.contains("feed        failed") && told.contains("it is paused"), "{told}");
+    assert!(told.contains("ring        skipped"), "{told}");
+    let resumed = ctl(&admin, &["push", "resume"]);
+    assert!(text(&resumed.stdout).contains("takes messages  yes"), "{resumed:?}");
+    let people = ctl(&admin, &["push", "self-test"]);
+    assert_eq!(people.status.code(), Some(0), "{people:?}");
+    assert_eq!(text(&people.stdout).lines().filter(|line| line.contains(" passed ")).count(), 7);
+    let rung = fs::read_dir(dir.path().join("notifications")).unwrap().count();
+    assert_eq!(rung, 0, "no device rings for a test");
+
+    server.signal("TERM");
+    assert_eq!(server.wait(Duration::from_secs(10)), Some(0), "{}", server.log());
+}
+
+#[test]
+fn nobody_is_shown_and_forgotten_who_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = up(&dir);
+    let admin = server.admin("push");
+    let person = server.ready["push_key"].as_str().unwrap();
+    for command in [&["push", "registration", person][..], &["push", "forget", person, "--yes"]] {
+        let unknown = ctl(&admin, command);
+        assert_eq!(unknown.status.code(), Some(3), "{unknown:?}");
+    }
+    for usage in [&["push", "registration"][..], &["push", "registration", "02ab"], &["push", "forget", "x"]]
+    {
+        assert_eq!(ctl(&admin, usage).status.code(), Some(2), "{usage:?}");
+    }
+    drop(server);
+    for command in ["info", "stats", "drain", "resume", "self-test"] {
+        let away = ctl(&admin, &["push", command]);
+        assert_eq!(away.status.code(), Some(4), "{away:?}");
+    }
+}
+
+#[test]
+fn an_identity_is_made_shown_backed_up_and_never_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let of_push = ["--of", "push", "--data", data];
+    let key = |command: &str| output(&[&["key", command], &of_push[..]].concat());
+    let missing = key("show");
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    let made = key("new");
+    assert!(made.status.success(), "{made:?}");
+    let file = dir.path().join("push/identity.key");
+    let secret = fs::read_to_string(&file).unwrap();
+    let shown = key("show");
+    assert_eq!((shown.status.code(), &shown.stdout), (Some(0), &made.stdout));
+    assert!(!text(&shown.stdout).contains(secret.trim()), "the secret was shown");
+    let public =
+        text(&shown.stdout).lines().find_map(|line| Some(line.strip_prefix("public key  ")?.to_owned()));
+    let public = public.unwrap();
+    assert_eq!(key("new").status.code(), Some(1), "a key is never overwritten");
+
+    let backup = dir.path().join("elsewhere/copy");
+    let back_up = ["key", "backup", "--data", data, backup.to_str().unwrap()];
+    let backed_up = output(&back_up);
+    assert!(backed_up.status.success(), "{backed_up:?}");
+    let told = text(&backed_up.stdout);
+    assert!(told.contains(&public) && told.contains("Lost, it takes all of them"), "{told}");
+    assert!(!told.contains(secret.trim()), "the secret was shown");
+    assert_eq!(fs::read_to_string(&backup).unwrap(), secret);
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(output(&back_up).status.code(), Some(1), "a copy is never overwritten");
+
+    // A server has the key that was made beforehand, and the same one as a setting.
+    let up = ["up", "--data", data, "--ephemeral-ports"];
+    let mut server = start(&up);
+    assert_eq!(server.ready["push_key"], Value::from(public.clone()));
+    server.signal("TERM");
+    assert_eq!(server.wait(Duration::from_secs(10)), Some(0), "{}", server.log());
+    fs::remove_file(&file).unwrap();
+    let lost = key("new");
+    assert_eq!(lost.status.code(), Some(1));
+    assert!(text(&lost.stderr).contains("there are registrations for it"), "{lost:?}");
+    let shown = poste(&[&["key", "show"], &of_push[..]].concat())
+        .env("POSTE_PUSH__IDENTITY_FILE", &backup)
+        .output()
+        .unwrap();
+    assert_eq!(text(&shown.stdout), format!("public key  {public}\n"));
+}
