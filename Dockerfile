@@ -15,7 +15,7 @@ RUN target="$(rustc --print host-tuple)" \
 FROM scratch
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Poste" \
-      org.opencontainers.image.description="Waku v1 and Whisper gateway, and mailserver archive" \
+      org.opencontainers.image.description="Waku v1 and Whisper gateway, mailserver archive, and push notification server" \
       org.opencontainers.image.licenses="Apache-2.0 OR MIT" \
       org.opencontainers.image.revision="$REVISION"
 COPY --from=build /out/poste /poste
