@@ -3,11 +3,27 @@
 //!
 //! Rules take time and randomness as arguments and know no network; [`Network`] is all that the rest asks of one.
 
+mod access;
+pub mod advertise;
 pub mod channel;
+pub mod contact;
 mod file;
+pub mod known;
 mod mailbox;
 mod network;
+pub mod profile;
+pub mod query;
+pub mod receiver;
+pub mod register;
+pub mod send;
+pub mod state;
+mod sender;
 
 pub use channel::{Channel, ChannelError, ChannelOptions, Delivery};
 pub use mailbox::Mailbox;
 pub use network::{Mail, Network};
+pub use profile::{Device, Profile, ProfileError};
+pub use receiver::{Receiver, ReceiverError, ReceiverEvent};
+pub use register::{Registrar, RegistrationAnswer};
+pub use state::{ReceiverState, Standing, StateError, StateFile};
+pub use sender::{Discovered, Queried, SendReport, Sender, SenderError};

@@ -2,6 +2,7 @@
 //! node; whoever uses it sees topics and frames only.
 //!
 //! Live messages and history may bring the same message twice, and a node may bring one back: receivers have to bear that.
+//! A connection that has ended is opened anew by the next call; what was published in between is in history only.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -66,7 +67,7 @@ pub enum Delivery {
 /// Why the network could not be used.
 #[derive(Debug, Error)]
 pub enum ChannelError {
-    /// The connection, or history. After an error of the connection, [`Channel::reconnect`].
+    /// The connection, or history.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The node does not take the frame.
@@ -85,6 +86,7 @@ pub enum ChannelError {
 
 impl ChannelError {
     /// Whether another connection could help.
+    #[must_use]
     pub fn is_connection(&self) -> bool {
         matches!(self, Self::Client(_) | Self::Silent)
     }
@@ -107,6 +109,8 @@ impl From<SendError> for ChannelError {
 pub struct Channel {
     options: ChannelOptions,
     session: Session,
+    /// Whether the session has ended.
+    ended: bool,
     topics: BTreeSet<Topic>,
     waiting: Waiting,
     /// Made when history is asked for the first time.
@@ -120,16 +124,14 @@ impl Channel {
     /// [`ChannelError::Client`] when there is no connection.
     pub async fn connect(options: ChannelOptions) -> Result<Self, ChannelError> {
         let session = open(&options, &BTreeSet::new()).await?;
-        Ok(Self { options, session, topics: BTreeSet::new(), waiting: Waiting::default(), sealer: None })
-    }
-
-    /// Connects anew, with the same topics. What was published on them meanwhile is in history only.
-    ///
-    /// # Errors
-    /// [`ChannelError::Client`] when there is no connection; the old one is then still in use.
-    pub async fn reconnect(&mut self) -> Result<(), ChannelError> {
-        self.session = open(&self.options, &self.topics).await?;
-        Ok(())
+        Ok(Self {
+            options,
+            session,
+            ended: false,
+            topics: BTreeSet::new(),
+            waiting: Waiting::default(),
+            sealer: None,
+        })
     }
 
     /// Receives what is published on these topics, too, from now on and as far as the node still relays it.
@@ -167,6 +169,13 @@ impl Channel {
         if frame.len() > MAX_FRAME {
             return Err(ChannelError::TooLong(frame.len()));
         }
+        self.revive().await?;
+        let sent = self.send(topic, frame).await;
+        self.ended |= sent.as_ref().is_err_and(ChannelError::is_connection);
+        sent
+    }
+
+    async fn send(&mut self, topic: Topic, frame: Bytes) -> Result<Delivery, ChannelError> {
         let (dialect, peer) = self.session.best().ok_or(ClientError::Invalid("the session is not ready"))?;
         let (confirms, asked) = (peer.settings.confirmations, peer.settings.pow_requirement);
         let envelope = envelope(topic, frame, asked).await?;
@@ -188,13 +197,14 @@ impl Channel {
     /// The next message on a subscribed topic. Cancel safe.
     ///
     /// # Errors
-    /// When the connection has ended.
+    /// When the connection has ended, or none is to be had.
     pub async fn next(&mut self) -> Result<Mail, ChannelError> {
         loop {
             if let Some(message) = self.waiting.take() {
                 return Ok(message);
             }
-            let event = self.session.next().await?;
+            self.revive().await?;
+            let event = self.session.next().await.inspect_err(|_| self.ended = true)?;
             self.hear(event);
         }
     }
@@ -241,8 +251,18 @@ impl Channel {
         Ok(Box::pin(fetching).await?)
     }
 
+    /// Connects anew where the connection has ended.
+    async fn revive(&mut self) -> Result<(), ChannelError> {
+        if self.ended {
+            self.session = open(&self.options, &self.topics).await?;
+            self.ended = false;
+        }
+        Ok(())
+    }
+
     /// Tells every lane; the topics in force change only when that succeeds.
     async fn want(&mut self, topics: BTreeSet<Topic>) -> Result<(), ChannelError> {
+        self.revive().await?;
         if topics == self.topics {
             return Ok(());
         }
@@ -257,7 +277,7 @@ impl Channel {
             };
             match outbound.send(dialect, &packet).await {
                 Err(SendError::NoLane(_)) => {}
-                sent => sent?,
+                sent => sent.inspect_err(|_| self.ended = true)?,
             }
         }
         self.waiting.keep(&topics);

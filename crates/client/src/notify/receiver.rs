@@ -1,0 +1,396 @@
+//! Drives a [`Registrar`] over a network: sends what is due, takes the answers, advertises, and keeps the state.
+
+use std::collections::VecDeque;
+use std::future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use poste_codec::{PublicKey, SecretKey};
+use poste_wire::status::InstallationId;
+use poste_wire::{SymKey, Topic};
+use rand::Rng;
+use thiserror::Error;
+use tokio::time::{Instant, sleep_until};
+
+use super::advertise::AdvertisingTimes;
+use super::profile::{Profile, ProfileError};
+use super::register::{MAX_SERVERS, Registrar, RegistrationAnswer, Sending, choose_servers};
+use super::state::{ReceiverState, StateError, StateFile};
+use super::{Mail, Mailbox, Network};
+use crate::unix_now;
+
+/// After how long something that the network did not take, or did not give, is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// How far clocks may differ, where it is asked for what was published since some time.
+const CLOCK_TOLERANCE_SECONDS: u32 = 60;
+/// How often that is asked for, where history is not to be had as a whole.
+const MAX_LOOKS: u32 = 12;
+/// The most that is taken from history at once.
+const MAX_MISSED: usize = 1_000;
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReceiverEvent {
+    /// A server was sent a registration, or the end of one.
+    Sent {
+        /// The server.
+        server: PublicKey,
+        /// The version.
+        version: u64,
+        /// The how many-th sending of this change, from 1.
+        attempt: u32,
+    },
+    /// The network did not take it. It is sent again when its time has come.
+    NotSent {
+        /// The server.
+        server: PublicKey,
+        /// What the network said.
+        reason: String,
+    },
+    /// A server has answered.
+    Answered(RegistrationAnswer),
+    /// Contacts were told of this many servers.
+    Advertised {
+        /// How many.
+        servers: usize,
+    },
+    /// The network did not take the advertisement. It is tried again soon.
+    NotAdvertised {
+        /// What the network said.
+        reason: String,
+    },
+    /// The connection to the network has ended; what comes meanwhile is asked for afterwards.
+    Disconnected {
+        /// What the network said.
+        reason: String,
+    },
+}
+
+/// Why a receiver cannot go on.
+#[derive(Debug, Error)]
+pub enum ReceiverError {
+    /// The state could not be read or kept. Nothing was sent that is not kept.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// No server would take it.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The state is another device's.
+    #[error("the state directory is that of installation {0}; use another directory for each device")]
+    OtherInstallation(InstallationId),
+    /// Nobody to register with, or too many.
+    #[error("a device is registered with 1 to {MAX_SERVERS} servers, not {0}")]
+    Servers(usize),
+    /// The network could not be used.
+    #[error("the network: {0}")]
+    Network(String),
+    /// The runtime is shutting down.
+    #[error("the process is stopping")]
+    Stopping,
+}
+
+/// One device of one key that is to be notified.
+#[derive(Debug)]
+pub struct Receiver<N> {
+    network: N,
+    registrar: Arc<Mutex<Registrar>>,
+    file: StateFile,
+    mailbox: Mailbox,
+    /// Of the contact code, once it was needed.
+    contact_code_key: Option<SymKey>,
+    advertising: AdvertisingTimes,
+    began: Instant,
+    /// Unix seconds since which something may have been missed.
+    missed_since: Option<u32>,
+    /// When to look for it again, and how often that was done.
+    look_at: Instant,
+    looks: u32,
+    events: VecDeque<ReceiverEvent>,
+}
+
+impl<N: Network> Receiver<N> {
+    /// Opens what is kept in the directory, and listens to the answers for `identity`: the client's own key, or another
+    /// one for an anonymous registration. A new device gets this name, or a random one. Contacts are told after each
+    /// success, and then this often.
+    ///
+    /// # Errors
+    /// [`ReceiverError::State`], [`ReceiverError::OtherInstallation`], or [`ReceiverError::Network`].
+    pub async fn open(
+        mut network: N,
+        identity: SecretKey,
+        directory: &Path,
+        installation: Option<InstallationId>,
+        advertise_every: Option<Duration>,
+    ) -> Result<Self, ReceiverError> {
+        let file = StateFile::new(directory, identity.public());
+        let reading = file.clone();
+        let state = blocking(move || reading.read()).await??;
+        if let (Some(state), Some(installation)) = (&state, &installation)
+            && state.installation() != installation
+        {
+            return Err(ReceiverError::OtherInstallation(state.installation().clone()));
+        }
+        let named = || installation.unwrap_or_else(|| InstallationId::from_random(random()));
+        let state = state.unwrap_or_else(|| ReceiverState::new(named()));
+        let mailbox = Mailbox::new(identity.clone());
+        let subscribing = network.subscribe(&[mailbox.topic()]).await;
+        subscribing.map_err(|error| ReceiverError::Network(error.to_string()))?;
+        let mut advertising = AdvertisingTimes::new(advertise_every);
+        if state.servers().any(|(_, standing)| matches!(standing, super::Standing::Registered { .. })) {
+            advertising.now();
+        }
+        let now = Instant::now();
+        Ok(Self {
+            network,
+            registrar: Arc::new(Mutex::new(Registrar::new(identity, state))),
+            file,
+            mailbox,
+            contact_code_key: None,
+            advertising,
+            began: now,
+            missed_since: None,
+            look_at: now,
+            looks: 0,
+            events: VecDeque::new(),
+        })
+    }
+
+    /// What is kept.
+    #[must_use]
+    pub fn state(&self) -> ReceiverState {
+        self.registrar.lock().state().clone()
+    }
+
+    /// The servers that have not confirmed, and are sent nothing any more before the next change.
+    #[must_use]
+    pub fn given_up(&self) -> Vec<PublicKey> {
+        self.registrar.lock().given_up().collect()
+    }
+
+    /// Whether everything that was asked for is confirmed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.registrar.lock().is_settled()
+    }
+
+    /// Has the device registered with these servers; without any, with those of the last registration, else with up to
+    /// three of the list, picked at random. [`Self::step`] does the rest.
+    ///
+    /// # Errors
+    /// [`ReceiverError::Profile`], [`ReceiverError::Servers`], or [`ReceiverError::State`].
+    pub async fn register(
+        &mut self,
+        profile: Profile,
+        servers: &[PublicKey],
+        list: &[PublicKey],
+    ) -> Result<(), ReceiverError> {
+        profile.check()?;
+        let chosen = choose_servers(servers, self.registrar.lock().state(), list, fill);
+        if !(1..=MAX_SERVERS).contains(&chosen.len()) {
+            return Err(ReceiverError::Servers(chosen.len()));
+        }
+        self.change(move |registrar, file| {
+            registrar.register(profile, &chosen, fill, |state| file.write(state))
+        })
+        .await
+    }
+
+    /// Has registered what is kept once more: at every start.
+    ///
+    /// # Errors
+    /// [`ReceiverError::State`].
+    pub async fn register_again(&mut self) -> Result<(), ReceiverError> {
+        self.change(|registrar, file| registrar.register_again(fill, |state| file.write(state))).await
+    }
+
+    /// Has the device forgotten by all servers.
+    ///
+    /// # Errors
+    /// [`ReceiverError::State`].
+    pub async fn unregister(&mut self) -> Result<(), ReceiverError> {
+        self.change(|registrar, file| registrar.unregister(|state| file.write(state))).await
+    }
+
+    /// Tells contacts as soon as possible, if there is something to tell.
+    pub fn advertise(&mut self) {
+        self.advertising.now();
+    }
+
+    /// Does what is due, and waits until something has happened. When it is dropped meanwhile, a sending may be lost; it
+    /// counts as one, and is repeated in its time.
+    ///
+    /// # Errors
+    /// [`ReceiverError::State`] when the state cannot be kept. Troubles of the network are events.
+    pub async fn step(&mut self) -> Result<ReceiverEvent, ReceiverError> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            self.send_what_is_due().await?;
+            self.advertise_when_due().await?;
+            self.look_for_missed().await?;
+            if !self.events.is_empty() {
+                continue;
+            }
+            let wake = self.wake_at();
+            let sleeping = async {
+                match wake {
+                    Some(at) => sleep_until(at).await,
+                    None => future::pending().await,
+                }
+            };
+            let may_connect = self.look_at <= Instant::now();
+            tokio::select! {
+                // A network that has just failed is left alone for a while.
+                mail = self.network.next(), if may_connect => match mail {
+                    Ok(mail) => self.take(mail).await?,
+                    Err(error) => self.disconnected(error.to_string()),
+                },
+                () = sleeping => {}
+            }
+        }
+    }
+
+    async fn send_what_is_due(&mut self) -> Result<(), ReceiverError> {
+        let now = self.began.elapsed();
+        let due = self.with(move |registrar, file| registrar.due(now, fill, |state| file.write(state)));
+        for Sending { server, version, attempt, topic, frames } in due.await?? {
+            let event = match self.publish(topic, frames).await {
+                Ok(()) => ReceiverEvent::Sent { server, version, attempt },
+                Err(reason) => ReceiverEvent::NotSent { server, reason },
+            };
+            self.events.push_back(event);
+        }
+        Ok(())
+    }
+
+    async fn advertise_when_due(&mut self) -> Result<(), ReceiverError> {
+        if self.advertising.next_due().is_none_or(|at| at > self.began.elapsed()) {
+            return Ok(());
+        }
+        let key = self.contact_code_key.take();
+        let (key, advertisement) = self
+            .with(move |registrar, _| {
+                let key = key.unwrap_or_else(|| registrar.contact_code().derive_key());
+                let advertisement = registrar.advertisement(&key, fill);
+                (key, advertisement)
+            })
+            .await?;
+        self.contact_code_key = Some(key);
+        let Some(advertisement) = advertisement else {
+            self.advertising.done(self.began.elapsed());
+            return Ok(());
+        };
+        let servers = advertisement.servers;
+        match self.publish(advertisement.topic, advertisement.frames).await {
+            Ok(()) => {
+                self.advertising.done(self.began.elapsed());
+                self.events.push_back(ReceiverEvent::Advertised { servers });
+            }
+            Err(reason) => {
+                self.advertising.again(self.began.elapsed() + RETRY);
+                self.events.push_back(ReceiverEvent::NotAdvertised { reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// After a connection was lost: answers that came meanwhile.
+    async fn look_for_missed(&mut self) -> Result<(), ReceiverError> {
+        let Some(since) = self.missed_since.filter(|_| self.look_at <= Instant::now()) else { return Ok(()) };
+        let topics = [self.mailbox.topic()];
+        let mut missed = VecDeque::new();
+        // Connected first: nothing is then missed between history and the present.
+        let all = match self.network.subscribe(&topics).await {
+            Err(_) => false,
+            Ok(()) => {
+                let history = self.network.history(&topics, since, |mail| {
+                    missed.push_back(mail);
+                    if missed.len() > MAX_MISSED {
+                        missed.pop_front();
+                    }
+                });
+                history.await.is_ok_and(|incomplete| incomplete.is_none())
+            }
+        };
+        for mail in missed {
+            self.take(mail).await?;
+        }
+        self.looks += 1;
+        if all || self.looks >= MAX_LOOKS {
+            self.missed_since = None;
+        } else {
+            self.look_at = Instant::now() + RETRY;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, mail: Mail) -> Result<(), ReceiverError> {
+        let elapsed = self.began.elapsed().as_secs();
+        let Some(message) = self.mailbox.open(mail.topic, &mail.data, elapsed) else { return Ok(()) };
+        let now = unix_now().into();
+        let taking =
+            self.with(move |registrar, file| registrar.take(&message, now, |state| file.write(state)));
+        let Some(answer) = taking.await?? else { return Ok(()) };
+        if matches!(answer, RegistrationAnswer::Registered { .. }) {
+            self.advertising.now();
+        }
+        self.events.push_back(ReceiverEvent::Answered(answer));
+        Ok(())
+    }
+
+    fn disconnected(&mut self, reason: String) {
+        let since = unix_now().saturating_sub(CLOCK_TOLERANCE_SECONDS);
+        self.missed_since = Some(self.missed_since.map_or(since, |earlier| earlier.min(since)));
+        self.look_at = Instant::now() + RETRY;
+        self.looks = 0;
+        self.events.push_back(ReceiverEvent::Disconnected { reason });
+    }
+
+    async fn publish(&mut self, topic: Topic, frames: Vec<Vec<u8>>) -> Result<(), String> {
+        for frame in frames {
+            self.network.publish(topic, frame).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let due = self.registrar.lock().next_due().into_iter().chain(self.advertising.next_due());
+        let due = due.map(|at| self.began + at).min();
+        let look = (self.look_at > Instant::now()).then_some(self.look_at);
+        due.into_iter().chain(look).min()
+    }
+
+    async fn change(
+        &mut self,
+        change: impl FnOnce(&mut Registrar, &StateFile) -> Result<(), StateError> + Send + 'static,
+    ) -> Result<(), ReceiverError> {
+        self.with(change).await??;
+        Ok(())
+    }
+
+    /// Where the disk, and thousands of contacts, hold up nobody.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Registrar, &StateFile) -> T + Send + 'static,
+    ) -> Result<T, ReceiverError> {
+        let (registrar, file) = (Arc::clone(&self.registrar), self.file.clone());
+        blocking(move || work(&mut registrar.lock(), &file)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ReceiverError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ReceiverError::Stopping)
+}
+
+fn fill(bytes: &mut [u8]) {
+    rand::rng().fill_bytes(bytes);
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    fill(&mut bytes);
+    bytes
+}
