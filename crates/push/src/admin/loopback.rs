@@ -35,14 +35,8 @@ impl Loopback {
         LoopbackDevice { token, rings, devices: Arc::clone(&self.devices) }
     }
 
-    fn keep(&self, notification: Notification) -> Result<(), Notification> {
-        let device = self.devices.lock().get(notification.token.expose()).cloned();
-        match device {
-            // A full one has what it waits for.
-            Some(device) => drop(device.try_send(notification)),
-            None => return Err(notification),
-        }
-        Ok(())
+    fn device_of(&self, notification: &Notification) -> Option<mpsc::Sender<Notification>> {
+        self.devices.lock().get(notification.token.expose()).cloned()
     }
 }
 
@@ -54,10 +48,10 @@ impl fmt::Debug for Loopback {
 
 impl PushProvider for Loopback {
     fn send(&self, notification: Notification) -> BoxFuture<'_, Outcome> {
-        match self.keep(notification) {
-            Ok(()) => async { Outcome::Sent }.boxed(),
-            Err(notification) => self.provider.send(notification),
-        }
+        let Some(device) = self.device_of(&notification) else { return self.provider.send(notification) };
+        // A full one has what it waits for.
+        drop(device.try_send(notification));
+        async { Outcome::Sent }.boxed()
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
