@@ -18,6 +18,8 @@ pub mod register;
 pub mod send;
 pub mod state;
 mod sender;
+#[cfg(test)]
+mod testing;
 
 pub use channel::{Channel, ChannelError, ChannelOptions, Delivery};
 pub use mailbox::Mailbox;

@@ -79,38 +79,25 @@ impl Segments {
 
 #[cfg(test)]
 mod tests {
+    use poste_wire::status::MessageType;
     use poste_wire::status::segment::split;
-    use poste_wire::status::{MessageType, partition};
-    use rand::Rng;
 
     use super::*;
-
-    fn key() -> SecretKey {
-        SecretKey::random(|bytes| rand::rng().fill_bytes(bytes))
-    }
+    use crate::notify::testing::{fill, key, neighbours};
 
     fn seal(to: &PublicKey, content: &[u8]) -> Vec<u8> {
-        frame::seal_asymmetric(to, content, &key(), |bytes| rand::rng().fill_bytes(bytes)).unwrap()
+        frame::seal_asymmetric(to, content, &key(9), fill(1)).unwrap()
     }
 
     fn message(payload: Vec<u8>, signer: &SecretKey) -> Vec<u8> {
         ApplicationMessage::write(MessageType::PushNotificationResponse, payload, signer)
     }
 
-    /// Two keys of one partition.
-    fn neighbours() -> [SecretKey; 2] {
-        let first = key();
-        let second = std::iter::repeat_with(key)
-            .find(|other| partition(&other.public()) == partition(&first.public()))
-            .expect("one key in 5000 is");
-        [first, second]
-    }
-
     #[test]
     fn keys_on_one_topic_get_their_own_mail() {
         let mut mailboxes = neighbours().map(Mailbox::new);
         assert_eq!(mailboxes[0].topic(), mailboxes[1].topic());
-        let (topic, signer) = (mailboxes[0].topic(), key());
+        let (topic, signer) = (mailboxes[0].topic(), key(8));
         for to in 0..2 {
             let data = seal(&mailboxes[to].public(), &message(vec![to as u8], &signer));
             for (at, mailbox) in mailboxes.iter_mut().enumerate() {
@@ -124,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_message_in_segments_is_joined_and_rubbish_is_not_read() {
-        let (mut mailbox, signer) = (Mailbox::new(key()), key());
+        let (mut mailbox, signer) = (Mailbox::new(key(7)), key(8));
         let whole = message(vec![7; 5000], &signer);
         let pieces = split(whole, 1000);
         let (topic, public) = (mailbox.topic(), mailbox.public());

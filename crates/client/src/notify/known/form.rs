@@ -1,0 +1,107 @@
+//! How what is known stands in its file: JSON of one format, read back within the bounds.
+
+use poste_codec::PublicKey;
+use poste_wire::status::{AccessToken, InstallationId};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{Contact, Known, KnownInfo, MAX_CONTACTS, MAX_DEVICES, MAX_SERVERS};
+use crate::notify::contact::PushInfo;
+
+/// The format that is written, and the only one that is read.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: u32,
+    owner: String,
+    contacts: Vec<ContactForm>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContactForm {
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asked_at: Option<u64>,
+    devices: Vec<Row>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    installation: String,
+    server: String,
+    token: String,
+    version: u64,
+    since: u64,
+}
+
+/// The file's format alone, whatever else a later version puts into it.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+pub(super) fn encode(owner: &PublicKey, known: &Known) -> Zeroizing<Vec<u8>> {
+    let row = |row: &KnownInfo| Row {
+        installation: row.info.installation.to_string(),
+        server: write_key(&row.info.server),
+        token: row.info.token.as_str().to_owned(),
+        version: row.info.version,
+        since: row.since,
+    };
+    let contact = |(key, contact): (&PublicKey, &Contact)| ContactForm {
+        key: write_key(key),
+        asked_at: contact.asked_at,
+        devices: contact.rows.iter().map(row).collect(),
+    };
+    let contacts = known.contacts.iter().map(contact).collect();
+    let file = File { format: FORMAT, owner: write_key(owner), contacts };
+    let mut bytes = serde_json::to_vec_pretty(&file).expect("texts and numbers are JSON");
+    bytes.push(b'\n');
+    Zeroizing::new(bytes)
+}
+
+/// Whose it is and what is in it, or what is wrong with it. Nothing of its content is in the error.
+pub(super) fn decode(bytes: &[u8]) -> Result<(PublicKey, Known), String> {
+    let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
+    let Format { format } = serde_json::from_slice(bytes).map_err(place)?;
+    if format != FORMAT {
+        return Err(format!("format {format}"));
+    }
+    let file: File = serde_json::from_slice(bytes).map_err(place)?;
+    if file.contacts.len() > MAX_CONTACTS {
+        return Err(format!("more than {MAX_CONTACTS} contacts"));
+    }
+    let mut known = Known::default();
+    for form in file.contacts {
+        if form.devices.len() > MAX_DEVICES * MAX_SERVERS {
+            return Err("a contact with too many devices".to_owned());
+        }
+        let rows = form.devices.iter().map(read_row).collect::<Result<_, _>>()?;
+        known.contacts.insert(read_key(&form.key)?, Contact { asked_at: form.asked_at, rows });
+    }
+    Ok((read_key(&file.owner)?, known))
+}
+
+fn read_row(row: &Row) -> Result<KnownInfo, String> {
+    let info = PushInfo {
+        installation: InstallationId::any(&row.installation).map_err(|_| "a device's installation id")?,
+        server: read_key(&row.server)?,
+        token: AccessToken::uuid(&row.token).map_err(|_| "an access token")?,
+        version: row.version,
+    };
+    Ok(KnownInfo { info, since: row.since })
+}
+
+fn write_key(key: &PublicKey) -> String {
+    hex::encode(key.to_compressed())
+}
+
+fn read_key(text: &str) -> Result<PublicKey, String> {
+    let mut bytes = [0; 33];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| "a public key")?;
+    PublicKey::from_compressed(&bytes).map_err(|_| "a public key".to_owned())
+}

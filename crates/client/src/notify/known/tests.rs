@@ -1,0 +1,181 @@
+use std::fs;
+
+use poste_codec::SecretKey;
+use poste_wire::status::AccessToken;
+
+use super::*;
+
+fn key(byte: u8) -> PublicKey {
+    SecretKey::from_bytes(&[byte; 32]).unwrap().public()
+}
+
+fn numbered(number: u32) -> PublicKey {
+    let mut bytes = [1; 32];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    SecretKey::from_bytes(&bytes).unwrap().public()
+}
+
+fn installation(number: u8) -> InstallationId {
+    InstallationId::from_random([number; 16])
+}
+
+fn info(device: u8, server: u8, token: u8, version: u64) -> PushInfo {
+    let token = AccessToken::from_random([token; 16]);
+    PushInfo { installation: installation(device), server: key(server), token, version }
+}
+
+fn shown(infos: &[PushInfo]) -> Shown {
+    Shown { infos: infos.to_vec(), by_owner: true, ..Shown::default() }
+}
+
+/// (device, server) of what is known, in its order.
+fn places(known: &Known, contact: &PublicKey) -> Vec<PushInfo> {
+    known.infos(contact).into_iter().map(|row| row.info).collect()
+}
+
+#[test]
+fn a_new_token_drops_what_has_the_old_one() {
+    let (mut known, contact) = (Known::default(), key(1));
+    known.learn(&contact, &shown(&[info(1, 10, 1, 1), info(1, 11, 1, 1), info(2, 10, 9, 1)]), 100);
+    assert_eq!(places(&known, &contact).len(), 3);
+    known.learn(&contact, &shown(&[info(1, 10, 2, 2)]), 200);
+    assert_eq!(
+        places(&known, &contact),
+        [info(1, 10, 2, 2), info(2, 10, 9, 1)],
+        "another device keeps its own"
+    );
+    known.learn(&contact, &shown(&[info(1, 10, 1, 1), info(1, 12, 1, 1)]), 300);
+    assert_eq!(places(&known, &contact).len(), 2, "old news");
+}
+
+#[test]
+fn a_registration_that_was_repeated_to_one_server_leaves_the_others() {
+    let (mut known, contact) = (Known::default(), key(1));
+    known.learn(&contact, &shown(&[info(1, 10, 1, 1), info(1, 11, 1, 3)]), 100);
+    assert_eq!(places(&known, &contact).len(), 2);
+    known.learn(&contact, &shown(&[info(1, 12, 1, 2), info(1, 11, 1, 2)]), 200);
+    let versions: Vec<_> = known.infos(&contact).iter().map(|row| row.info.version).collect();
+    assert_eq!(versions.iter().sum::<u64>(), 1 + 3 + 2, "{versions:?}: version 3 at server 11 stays");
+}
+
+#[test]
+fn the_most_recently_active_device_comes_first() {
+    let (mut known, contact) = (Known::default(), key(1));
+    let order = |known: &Known| -> Vec<_> {
+        known.infos(&contact).iter().map(|row| row.info.installation.clone()).collect()
+    };
+    known.learn(&contact, &shown(&[info(1, 10, 1, 1), info(2, 10, 2, 5)]), 100);
+    assert_eq!(
+        order(&known),
+        [2, 1].map(installation),
+        "of the same time the one that has registered more often"
+    );
+    known.learn(&contact, &shown(&[info(1, 11, 1, 2)]), 200);
+    assert_eq!(order(&known), [1, 1, 2].map(installation), "with all its servers");
+    known.learn(&contact, &shown(&[info(2, 10, 2, 5)]), 300);
+    assert_eq!(order(&known), [1, 1, 2].map(installation), "saying the same again is no activity");
+}
+
+#[test]
+fn servers_are_asked_again_after_a_day() {
+    let (mut known, contact) = (Known::default(), key(1));
+    assert!(known.is_query_due(&contact, 100));
+    known.note_asked(&contact, 100);
+    assert!(!known.is_query_due(&contact, 100 + 86_400));
+    assert!(known.is_query_due(&contact, 101 + 86_400));
+    known.note_asked(&contact, 50);
+    assert!(!known.is_query_due(&contact, 100 + 86_400), "the latest counts");
+    assert!(known.is_query_due(&contact, 99), "the clock was put back");
+
+    let stopped = Some(crate::notify::contact::InfoError::Owner);
+    for (said, counts) in [
+        (shown(&[]), true),
+        (Shown { stopped, ..shown(&[]) }, false),
+        (Shown { by_owner: false, ..shown(&[info(1, 10, 1, 1)]) }, false),
+    ] {
+        let mut known = Known::default();
+        known.learn(&contact, &said, 100);
+        assert_eq!(known.is_query_due(&contact, 100), !counts, "{said:?}");
+    }
+}
+
+#[test]
+fn what_a_server_does_not_know_is_forgotten_there_only() {
+    let (mut known, contact) = (Known::default(), key(1));
+    known.learn(&contact, &shown(&[info(1, 10, 1, 1), info(1, 11, 1, 1), info(2, 10, 2, 1)]), 100);
+    known.forget(&contact, &installation(1), &key(10));
+    known.forget(&key(9), &installation(1), &key(11));
+    let left = places(&known, &contact);
+    assert_eq!(left.len(), 2);
+    assert!(!left.contains(&info(1, 10, 1, 1)));
+}
+
+#[test]
+fn what_is_known_is_bounded() {
+    let (mut known, contact) = (Known::default(), key(1));
+    for server in 10..30 {
+        known.learn(&contact, &shown(&[info(1, server, 1, 1)]), 100);
+    }
+    assert_eq!(places(&known, &contact).len(), MAX_SERVERS);
+    for device in 2..=200 {
+        let info = info(device, 10, device, 1);
+        known.learn(&contact, &Shown { by_owner: false, ..shown(&[info]) }, 100 + u64::from(device));
+    }
+    let devices = |known: &Known| -> BTreeSet<_> {
+        known.infos(&contact).into_iter().map(|row| row.info.installation).collect()
+    };
+    assert_eq!(devices(&known).len(), MAX_DEVICES);
+    assert!(devices(&known).contains(&installation(1)), "a server pushes nothing away");
+    known.learn(&contact, &shown(&[info(250, 10, 9, 1)]), 1000);
+    assert_eq!(devices(&known).len(), MAX_DEVICES);
+    assert!(devices(&known).contains(&installation(250)) && !devices(&known).contains(&installation(1)));
+
+    for number in 0..MAX_CONTACTS as u32 {
+        known.note_asked(&numbered(number), 2000 + u64::from(number));
+    }
+    assert_eq!((known.contacts.len(), known.infos(&contact).len()), (MAX_CONTACTS, 0));
+}
+
+#[test]
+fn a_file_keeps_everything_for_its_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = KnownFile::new(dir.path(), key(5));
+    assert_eq!(file.read().unwrap(), Known::default());
+    let mut known = Known::default();
+    known.learn(&key(1), &shown(&[info(1, 10, 1, u64::MAX), info(2, 11, 2, 0)]), 100);
+    known.note_asked(&key(2), 200);
+    file.write(&known).unwrap();
+    assert_eq!(file.read().unwrap(), known);
+    let other = KnownFile::new(dir.path(), key(6)).read().unwrap_err();
+    assert!(matches!(other, KnownError::OtherKey(_)), "{other}");
+}
+
+#[test]
+fn a_damaged_file_is_named_but_not_quoted() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = KnownFile::new(dir.path(), key(5));
+    let mut known = Known::default();
+    known.learn(&key(1), &shown(&[info(1, 10, 1, 1)]), 100);
+    file.write(&known).unwrap();
+    let path = dir.path().join(KnownFile::NAME);
+    let good = fs::read_to_string(&path).unwrap();
+    let token = info(1, 10, 1, 1).token;
+    let server = hex::encode(key(10).to_compressed());
+    for bad in [
+        String::new(),
+        good[..good.len() / 2].to_owned(),
+        good.replace("\"format\": 1", "\"format\": 2"),
+        good.replace("\"version\": 1", "\"version\": -1"),
+        good.replace("\"since\"", "\"until\""),
+        good.replace(token.as_str(), "secret"),
+        good.replace(&server, "02"),
+    ] {
+        assert_ne!(bad, good);
+        fs::write(&path, &bad).unwrap();
+        let error = file.read().unwrap_err();
+        assert!(matches!(error, KnownError::Form { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(KnownFile::NAME) && text.contains("move it away"), "{text}");
+        assert!(!text.contains("secret") && !text.contains(token.as_str()), "{text}");
+    }
+}

@@ -1,0 +1,225 @@
+//! One device of a contact, from the choice of its server to its report.
+
+use std::time::Duration;
+
+use poste_codec::PublicKey;
+use poste_wire::status::{AccessToken, InstallationId};
+
+use super::{DeviceReport, Devices, Failure, LEAST_DEVICES, SendSettings};
+use crate::notify::contact::PushInfo;
+use crate::notify::known::KnownInfo;
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) installation: InstallationId,
+    pub(super) state: State,
+    /// Servers to be asked, the next one last.
+    next: Vec<PushInfo>,
+    /// What was asked for last, and the tokens that were refused.
+    asked: Option<PushInfo>,
+    refused: Vec<(PublicKey, AccessToken)>,
+    failed: Vec<(PublicKey, Failure)>,
+    token_retries: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// The next server is to be asked.
+    Due,
+    /// A server was asked by this request, and may answer until then.
+    Asked { request: usize, until: Duration },
+    /// The token is outdated: at this time servers are asked for the new one.
+    Outdated { at: Duration },
+    /// They are being asked.
+    Asking,
+    /// Notified by this server, or not.
+    Done(Result<PublicKey, Failure>),
+}
+
+impl State {
+    /// When something happens if no mail comes.
+    pub(super) fn until(&self) -> Option<Duration> {
+        match self {
+            Self::Asked { until, .. } => Some(*until),
+            Self::Outdated { at } => Some(*at),
+            // Both end within the step in which they began.
+            Self::Due | Self::Asking => None,
+            Self::Done(_) => None,
+        }
+    }
+}
+
+/// Which devices, in their order.
+pub(super) fn choose(known: &[KnownInfo], wanted: &Devices) -> Vec<InstallationId> {
+    let all = || known.iter().map(|row| &row.info.installation);
+    match wanted {
+        Devices::All => distinct(all()),
+        Devices::Latest(count) => {
+            let mut latest = distinct(all());
+            latest.truncate((*count).max(LEAST_DEVICES));
+            latest
+        }
+        Devices::These(these) => distinct(these),
+    }
+}
+
+fn distinct<'i>(installations: impl IntoIterator<Item = &'i InstallationId>) -> Vec<InstallationId> {
+    let mut distinct: Vec<InstallationId> = Vec::new();
+    for installation in installations {
+        if !distinct.contains(installation) {
+            distinct.push(installation.clone());
+        }
+    }
+    distinct
+}
+
+impl Device {
+    pub(super) fn new(
+        installation: InstallationId,
+        known: &[KnownInfo],
+        fill: impl FnMut(&mut [u8]),
+    ) -> Self {
+        let mut device = Self {
+            installation,
+            state: State::Due,
+            next: Vec::new(),
+            asked: None,
+            refused: Vec::new(),
+            failed: Vec::new(),
+            token_retries: 0,
+        };
+        device.choose_servers(known, fill);
+        device
+    }
+
+    /// The server to be asked now, with what it asks for.
+    pub(super) fn next(&mut self) -> Option<PushInfo> {
+        if self.state != State::Due {
+            return None;
+        }
+        self.asked = self.next.pop();
+        self.asked.clone()
+    }
+
+    /// Whether another server can be asked if this one stays silent.
+    pub(super) fn has_next(&self, settings: &SendSettings) -> bool {
+        let silent = self.failed.iter().filter(|(_, failure)| *failure == Failure::NoAnswer).count();
+        !self.next.is_empty() && silent + 1 < settings.silent_servers
+    }
+
+    /// What a server answered to a request. A late answer still counts: success at once, anything else for the report.
+    pub(super) fn hear(
+        &mut self,
+        request: usize,
+        server: PublicKey,
+        answer: Result<(), Failure>,
+        now: Duration,
+        settings: &SendSettings,
+    ) {
+        let is_awaited = matches!(self.state, State::Asked { request: asked, .. } if asked == request);
+        match answer {
+            Ok(()) if matches!(self.state, State::Done(Ok(_))) => {}
+            Ok(()) => {
+                self.failed.retain(|failed| *failed != (server, Failure::NoAnswer));
+                self.state = State::Done(Ok(server));
+            }
+            Err(failure) if is_awaited => self.fail(server, failure, now, settings),
+            Err(failure) => {
+                let late = self.failed.iter_mut().find(|failed| **failed == (server, Failure::NoAnswer));
+                if let Some(late) = late {
+                    late.1 = failure;
+                }
+            }
+        }
+    }
+
+    /// The server has not notified: on to the next, or to a new token, or to the end.
+    pub(super) fn fail(
+        &mut self,
+        server: PublicKey,
+        failure: Failure,
+        now: Duration,
+        settings: &SendSettings,
+    ) {
+        let has_next = match failure {
+            Failure::NoAnswer => self.has_next(settings),
+            _ => !self.next.is_empty(),
+        };
+        self.failed.push((server, failure));
+        if failure == Failure::WrongToken {
+            self.refused.extend(self.asked.take().map(|asked| (asked.server, asked.token)));
+            if self.token_retries < settings.token_retries {
+                self.state = State::Outdated { at: now + backoff(settings, self.token_retries) };
+                return;
+            }
+        }
+        self.state = if has_next { State::Due } else { State::Done(Err(failure)) };
+    }
+
+    /// Whether a query is to be made for this device now.
+    pub(super) fn begin_query(&mut self, now: Duration) -> bool {
+        let is_due = matches!(self.state, State::Outdated { at } if at <= now);
+        if is_due {
+            self.state = State::Asking;
+        }
+        is_due
+    }
+
+    pub(super) fn end_query(&mut self, known: &[KnownInfo], fill: impl FnMut(&mut [u8])) {
+        if self.state == State::Asking {
+            self.token_retries += 1;
+            self.choose_servers(known, fill);
+        }
+    }
+
+    pub(super) fn give_up(&mut self) {
+        if !matches!(self.state, State::Done(_)) {
+            self.state = State::Done(Err(Failure::GivenUp));
+        }
+    }
+
+    pub(super) fn report(&self) -> DeviceReport {
+        let outcome = match self.state {
+            State::Done(outcome) => outcome,
+            _ => Err(Failure::GivenUp),
+        };
+        DeviceReport { installation: self.installation.clone(), outcome, failed: self.failed.clone() }
+    }
+
+    /// All servers of the device in a random order, but for those that have failed; those that have refused the very
+    /// token that is known of them come last.
+    fn choose_servers(&mut self, known: &[KnownInfo], fill: impl FnMut(&mut [u8])) {
+        let has_failed = |server: &PublicKey| {
+            self.failed.iter().any(|(failed, why)| failed == server && *why != Failure::WrongToken)
+        };
+        let infos = known.iter().map(|row| &row.info);
+        let ours = infos.filter(|info| info.installation == self.installation && !has_failed(&info.server));
+        let mut next: Vec<PushInfo> = ours.cloned().collect();
+        shuffle(&mut next, fill);
+        let refused = |info: &PushInfo| {
+            self.refused.iter().any(|(server, token)| *server == info.server && *token == info.token)
+        };
+        next.sort_by_key(|info| !refused(info));
+        self.state = match (next.is_empty(), self.failed.last()) {
+            (false, _) => State::Due,
+            (true, Some((_, failure))) => State::Done(Err(*failure)),
+            (true, None) => State::Done(Err(Failure::NoServer)),
+        };
+        self.next = next;
+    }
+}
+
+/// The pause before the request that follows so many others: none, then n × 2ⁿ units.
+fn backoff(settings: &SendSettings, retries: u32) -> Duration {
+    settings.token_backoff.saturating_mul(retries.saturating_mul(2_u32.saturating_pow(retries)))
+}
+
+/// Fisher-Yates. The lists are so short that the remainder's bias is nothing.
+fn shuffle<T>(list: &mut [T], mut fill: impl FnMut(&mut [u8])) {
+    for end in (1..list.len()).rev() {
+        let mut random = [0; 8];
+        fill(&mut random);
+        let at = u64::from_le_bytes(random) % (end as u64 + 1);
+        list.swap(at as usize, end);
+    }
+}

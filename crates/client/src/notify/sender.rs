@@ -1,0 +1,334 @@
+//! The sender at work: finding out how contacts can be notified, and having them notified, over a network.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use poste_codec::{PublicKey, SecretKey};
+use poste_wire::payload::PayloadError;
+use rand::Rng;
+use thiserror::Error;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::contact::{ContactCode, Shown};
+use super::known::{Known, KnownError, KnownFile};
+use super::query::{ANSWER_WAIT, Query};
+use super::send::{DeviceReport, Failure, Notification, OwnDevicesError, SendSettings, Sending, Step};
+use super::{Mail, Network};
+use crate::unix_now;
+
+/// The most stored messages on a contact's topic that are looked at, and their bytes: the newest. Anybody can post there.
+const MAX_HISTORY: usize = 1_000;
+const MAX_HISTORY_BYTES: usize = 32 << 20;
+
+/// The most answers to one query that are looked at: anybody can answer, though not with a contact's grant.
+const MAX_ANSWERS: usize = 64;
+
+/// Finds out how contacts can be notified, and has them notified. What it learns is kept in a file.
+#[derive(Debug)]
+pub struct Sender<N> {
+    network: N,
+    own: SecretKey,
+    known: Known,
+    file: KnownFile,
+    followed: Vec<ContactCode>,
+    began: Instant,
+}
+
+/// Why something could not be found out or sent.
+#[derive(Debug, Error)]
+pub enum SenderError<E: std::error::Error + 'static> {
+    /// The network.
+    #[error(transparent)]
+    Network(E),
+    /// The file of what is known.
+    #[error(transparent)]
+    Known(#[from] KnownError),
+    /// The contact is oneself.
+    #[error(transparent)]
+    OwnDevices(#[from] OwnDevicesError),
+    /// A message could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] PayloadError),
+    /// The runtime is shutting down.
+    #[error("the process is stopping")]
+    Stopping,
+}
+
+/// What stored history brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovered {
+    /// Advertisements of the contact.
+    pub advertisements: usize,
+    /// Why that may not be everything.
+    pub incomplete: Option<String>,
+}
+
+/// What a query brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Queried {
+    /// Who answered, and what each showed: only what has a device in it is certainly by a server of the contact's.
+    pub answers: Vec<(PublicKey, Shown)>,
+}
+
+impl Queried {
+    /// Whether some answer showed a device that we may notify.
+    pub fn has_infos(&self) -> bool {
+        self.answers.iter().any(|(_, shown)| !shown.infos.is_empty())
+    }
+
+    /// Takes the first answer of each.
+    fn take(&mut self, server: PublicKey, shown: Shown) {
+        if self.answers.len() < MAX_ANSWERS && self.answers.iter().all(|(known, _)| *known != server) {
+            self.answers.push((server, shown));
+        }
+    }
+}
+
+/// What became of a notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendReport {
+    /// Each device.
+    pub devices: Vec<DeviceReport>,
+    /// What the network said when it failed, which ended the sending.
+    pub interrupted: Option<String>,
+}
+
+impl SendReport {
+    /// Whether a server reported success for some device.
+    pub fn is_notified(&self) -> bool {
+        self.devices.iter().any(|device| device.outcome.is_ok())
+    }
+}
+
+impl<N: Network> Sender<N> {
+    /// With what the file has.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub async fn open(network: N, own: SecretKey, file: KnownFile) -> Result<Self, SenderError<N::Error>> {
+        let reader = file.clone();
+        let known = blocking(move || reader.read()).await??;
+        Ok(Self { network, own, known, file, followed: Vec::new(), began: Instant::now() })
+    }
+
+    /// What is known.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Looks for a contact's advertisements in stored history since then (unix seconds), and takes those that come
+    /// while this sender waits for anything from now on.
+    ///
+    /// # Errors
+    /// When the network or the file fails.
+    pub async fn discover(
+        &mut self,
+        contact: &PublicKey,
+        since: u32,
+    ) -> Result<Discovered, SenderError<N::Error>> {
+        let at = self.follow(contact).await?;
+        let mut newest = Newest::default();
+        let topic = self.followed[at].topic();
+        let history = self.network.history(&[topic], since, |mail| newest.put(mail)).await;
+        let incomplete = history.map_err(SenderError::Network)?;
+        let mut code = self.followed.remove(at);
+        let (own, now) = (self.own.clone(), self.began.elapsed().as_secs());
+        let opening = blocking(move || {
+            let mails = newest.mails.into_values();
+            let shown = mails.filter_map(|mail| Some((code.open(&own, &mail, now)?, mail.made_at)));
+            (shown.collect::<Vec<_>>(), code)
+        });
+        let (shown, code) = opening.await?;
+        self.followed.push(code);
+        for (shown, made_at) in &shown {
+            // By a clock that is not ours.
+            self.known.learn(contact, shown, (*made_at).min(unix_now()).into());
+        }
+        self.save().await?;
+        Ok(Discovered { advertisements: shown.len(), incomplete })
+    }
+
+    /// Asks servers about a contact, whatever is known, and waits for all of their answers.
+    ///
+    /// # Errors
+    /// When the network or the file fails.
+    pub async fn query(&mut self, contact: &PublicKey) -> Result<Queried, SenderError<N::Error>> {
+        let queried = self.ask(contact, None).await?;
+        self.save().await?;
+        Ok(queried)
+    }
+
+    /// Has a contact notified, and waits for the reports, at most for this long. Asks servers about the contact first,
+    /// if nothing is known or that was long ago.
+    ///
+    /// # Errors
+    /// Before anything was sent: when the network or the file fails, or the contact is oneself.
+    pub async fn notify(
+        &mut self,
+        contact: &PublicKey,
+        notification: Notification,
+        settings: SendSettings,
+        patience: Duration,
+    ) -> Result<SendReport, SenderError<N::Error>> {
+        let own = self.own.public();
+        if own == *contact {
+            return Err(OwnDevicesError.into());
+        }
+        if self.known.is_query_due(contact, unix_now().into()) || self.known.infos(contact).is_empty() {
+            self.ask(contact, None).await?;
+            self.save().await?;
+        }
+        let known = self.known.infos(contact);
+        let mut sending = Sending::new(own, *contact, notification, &known, settings, random)?;
+        let outcome = timeout(patience, self.run(contact, &mut sending)).await;
+        sending.give_up();
+        // The connection may be gone, and with it the topics.
+        drop(self.network.unsubscribe(&sending.answer_topics()).await);
+        let report = SendReport {
+            devices: sending.reports(),
+            interrupted: outcome.ok().and_then(Result::err).map(|error| error.to_string()),
+        };
+        for device in &report.devices {
+            for (server, _) in device.failed.iter().filter(|(_, why)| *why == Failure::NotRegistered) {
+                self.known.forget(contact, &device.installation, server);
+            }
+        }
+        self.save().await?;
+        Ok(report)
+    }
+
+    async fn run(&mut self, contact: &PublicKey, sending: &mut Sending) -> Result<(), SenderError<N::Error>> {
+        loop {
+            match sending.step(self.began.elapsed(), random)? {
+                Step::Publish(requests) => {
+                    let topics: Vec<_> = requests.iter().map(|request| request.answer_topic).collect();
+                    self.network.subscribe(&topics).await.map_err(SenderError::Network)?;
+                    for request in requests {
+                        let publishing = self.network.publish(request.topic, request.frame);
+                        publishing.await.map_err(SenderError::Network)?;
+                    }
+                }
+                Step::Query => {
+                    self.ask(contact, Some(sending)).await?;
+                    sending.learned(&self.known.infos(contact), random);
+                }
+                Step::Wait(until) => {
+                    if let Some(mail) = self.mail(self.began + until).await? {
+                        sending.accept(&mail, self.began.elapsed());
+                    }
+                }
+                Step::Done => return Ok(()),
+            }
+        }
+    }
+
+    /// Asks where deployed servers listen, and if that shows no device where the specification says. What comes meanwhile for
+    /// a sending is handed to it.
+    async fn ask(
+        &mut self,
+        contact: &PublicKey,
+        mut sending: Option<&mut Sending>,
+    ) -> Result<Queried, SenderError<N::Error>> {
+        let mut query = Query::new(contact, random);
+        let answer_topic = [query.answer_topic()];
+        self.network.subscribe(&answer_topic).await.map_err(SenderError::Network)?;
+        let mut queried = Queried::default();
+        for name in Query::topics(contact) {
+            let topic = name.topic();
+            let key = blocking(move || name.derive_key()).await?;
+            let frame = query.seal(&key, random)?;
+            self.network.publish(topic, frame).await.map_err(SenderError::Network)?;
+            self.known.note_asked(contact, unix_now().into());
+            let until = Instant::now() + ANSWER_WAIT;
+            while let Some(mail) = self.mail(until).await? {
+                if let Some(sending) = &mut sending {
+                    sending.accept(&mail, self.began.elapsed());
+                }
+                let Some(message) = query.open(&mail, self.began.elapsed().as_secs()) else { continue };
+                let (own, server) = (self.own.clone(), message.signer);
+                let reading = blocking(move || (query.read(&own, &message), query));
+                let (shown, again) = reading.await?;
+                query = again;
+                if let Some(shown) = shown {
+                    self.known.learn(contact, &shown, unix_now().into());
+                    queried.take(server, shown);
+                }
+            }
+            if queried.has_infos() {
+                break;
+            }
+        }
+        self.network.unsubscribe(&answer_topic).await.map_err(SenderError::Network)?;
+        Ok(queried)
+    }
+
+    /// The next mail until then. Advertisements of followed contacts are learned on the way.
+    async fn mail(&mut self, until: Instant) -> Result<Option<Mail>, SenderError<N::Error>> {
+        // Mail that is there already would be taken however late it is, and so a flood would never end.
+        if Instant::now() >= until {
+            return Ok(None);
+        }
+        let Ok(mail) = timeout_at(until, self.network.next()).await else { return Ok(None) };
+        let mail = mail.map_err(SenderError::Network)?;
+        let now = self.began.elapsed().as_secs();
+        for code in &mut self.followed {
+            if let Some(shown) = code.open(&self.own, &mail, now) {
+                self.known.learn(code.contact(), &shown, unix_now().into());
+            }
+        }
+        Ok(Some(mail))
+    }
+
+    /// The place of a contact among those whose advertisements are heard.
+    async fn follow(&mut self, contact: &PublicKey) -> Result<usize, SenderError<N::Error>> {
+        if let Some(at) = self.followed.iter().position(|code| code.contact() == contact) {
+            return Ok(at);
+        }
+        let contact = *contact;
+        let code = blocking(move || ContactCode::derive(&contact)).await?;
+        self.network.subscribe(&[code.topic()]).await.map_err(SenderError::Network)?;
+        self.followed.push(code);
+        Ok(self.followed.len() - 1)
+    }
+
+    async fn save(&self) -> Result<(), SenderError<N::Error>> {
+        let (file, known) = (self.file.clone(), self.known.clone());
+        Ok(blocking(move || file.write(&known)).await??)
+    }
+}
+
+/// The newest of many, by the clocks of those who made them.
+#[derive(Debug, Default)]
+struct Newest {
+    mails: BTreeMap<(u32, u64), Mail>,
+    bytes: usize,
+    count: u64,
+}
+
+impl Newest {
+    fn put(&mut self, mail: Mail) {
+        self.bytes += mail.data.len();
+        self.count += 1;
+        self.mails.insert((mail.made_at, self.count), mail);
+        while self.mails.len() > MAX_HISTORY || self.bytes > MAX_HISTORY_BYTES {
+            let Some((_, oldest)) = self.mails.pop_first() else { return };
+            self.bytes -= oldest.data.len();
+        }
+    }
+}
+
+fn random(bytes: &mut [u8]) {
+    rand::rng().fill_bytes(bytes);
+}
+
+/// What takes its time on a processor or a disk.
+async fn blocking<T, E>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SenderError<E>>
+where
+    T: Send + 'static,
+    E: std::error::Error + 'static,
+{
+    tokio::task::spawn_blocking(work).await.map_err(|_| SenderError::Stopping)
+}
+
+#[cfg(test)]
+mod tests;
