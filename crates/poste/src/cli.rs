@@ -21,6 +21,7 @@ pub fn command() -> Command {
             crate::up::command(),
             crate::serve::command(),
             crate::mail::command(),
+            crate::notify::command(),
             crate::demo::command(),
             crate::ctl::command(),
             crate::key::command(),

@@ -1,4 +1,4 @@
-//! The one binary as a library: servers (`up`, `serve`), clients (`mail`), operators (`ctl`, `health`, `config`,
+//! The one binary as a library: servers (`up`, `serve`), clients (`mail`, `notify`), operators (`ctl`, `health`, `config`,
 //! `key`), and `demo`.
 //!
 //! [`main`] is the whole program. [`settings`] says which sections of the configuration there are, [`life`] how
@@ -12,6 +12,7 @@ pub mod health;
 pub mod key;
 pub mod life;
 pub mod mail;
+pub mod notify;
 pub mod serve;
 pub mod settings;
 pub mod up;
@@ -58,6 +59,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("ctl", matches)) => ctl::run(matches).await,
         Some(("health", matches)) => health::run(matches).await,
         Some(("mail", matches)) => mail::run(matches).await,
+        Some(("notify", matches)) => notify::run(matches).await,
         Some(("demo", matches)) => demo::run(matches).await,
         Some(("key", matches)) => key::run(matches),
         Some(("config", matches)) => config::run(matches),

@@ -67,7 +67,7 @@ pub(crate) fn unix_now() -> u32 {
 
 // ------------------------------------------------------------------------------------- shared arguments
 
-fn enode_arg(name: &'static str) -> Arg {
+pub(crate) fn enode_arg(name: &'static str) -> Arg {
     Arg::new("enode")
         .long(name)
         .value_name("ENODE")
@@ -85,11 +85,11 @@ fn topics_arg() -> Arg {
         .help("only this topic, 8 hex digits; may be given several times [default: everything]")
 }
 
-fn json_arg() -> Arg {
+pub(crate) fn json_arg() -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help("print one JSON object a line")
 }
 
-fn password_arg() -> Arg {
+pub(crate) fn password_arg() -> Arg {
     Arg::new("password")
         .long("password")
         .value_name("TEXT")
@@ -97,7 +97,7 @@ fn password_arg() -> Arg {
         .help("the mailserver's password; the default is the deployed network's public one, no secret")
 }
 
-fn duration_arg(name: &'static str, default: &'static str) -> Arg {
+pub(crate) fn duration_arg(name: &'static str, default: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
         .value_name("DURATION")
@@ -105,7 +105,7 @@ fn duration_arg(name: &'static str, default: &'static str) -> Arg {
         .value_parser(value_parser!(HumanDuration))
 }
 
-fn enode(matches: &ArgMatches) -> &Enode {
+pub(crate) fn enode(matches: &ArgMatches) -> &Enode {
     matches.get_one("enode").expect("clap requires it")
 }
 
@@ -113,6 +113,6 @@ fn topics(matches: &ArgMatches) -> Vec<Topic> {
     matches.get_many("topic").into_iter().flatten().copied().collect()
 }
 
-fn duration(matches: &ArgMatches, name: &str) -> Duration {
+pub(crate) fn duration(matches: &ArgMatches, name: &str) -> Duration {
     matches.get_one::<HumanDuration>(name).expect("it has a default").0
 }

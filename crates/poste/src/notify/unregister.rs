@@ -1,0 +1,43 @@
+//! `poste notify unregister`: has a device forgotten.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Command};
+use poste_client::notify::Receiver;
+use tokio::time::{Instant, timeout_at};
+
+use super::events::{Events, Line};
+use crate::mail;
+
+/// The command.
+pub(super) fn command() -> Command {
+    Command::new("unregister")
+        .about(
+            "Has every server forget the device; exit code 0 when all of them confirmed, else run it again",
+        )
+        .args(super::common_args())
+        .args([
+            super::anonymous_arg(),
+            super::timeout_arg("1m")
+                .help("how long to wait for the servers; the second attempt is after 30 s"),
+        ])
+}
+
+/// Runs it.
+pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let (identity, directory) = super::receiver(matches)?;
+    let events = Events::new(matches.get_flag("json"));
+    let channel = super::channel(matches).await?;
+    let mut receiver = Receiver::open(channel, identity, &directory, None, None).await?;
+    receiver.unregister().await?;
+    let asked = receiver.state().servers().count();
+    let deadline = Instant::now() + mail::duration(matches, "timeout");
+    while !receiver.is_settled() {
+        let Ok(event) = timeout_at(deadline, Box::pin(receiver.step())).await else { break };
+        events.happened(&event?)?;
+    }
+    let confirmed = asked - receiver.state().servers().count();
+    let line = Line { event: "summary", confirmed: Some(confirmed), asked: Some(asked), ..Line::default() };
+    events.say(&line, &format!("{confirmed} of {asked} servers have forgotten the device"))?;
+    Ok(if confirmed == asked { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
