@@ -47,6 +47,11 @@ async fn a_late_failure_deletes_nothing_newer() {
         dead(&receiver, "device token", NOW - Duration::from_secs(1)),
         dead(&receiver, "device token", NOW + Duration::from_millis(500)),
         dead(&Client::new(3), "device token", LATER),
+        // By somebody who knows the token, and not the server's key.
+        Feedback {
+            token: NotificationKey::new([6; 32]).fingerprint(&DeviceToken::new("device token")),
+            ..dead(&receiver, "device token", LATER)
+        },
         Feedback { reference: Reference::new(b"?").unwrap(), ..dead(&receiver, "device token", LATER) },
     ] {
         assert_eq!(rig.server.take_feedback(&feedback).await.unwrap(), 0);

@@ -11,7 +11,7 @@ use prost::bytes::Bytes;
 use super::*;
 use crate::answer::AnswerKind;
 use crate::server::Handled;
-use crate::server::tests::client::{Client, INSTALLATION, partitioned, seal};
+use crate::server::tests::client::{Client, INSTALLATION, malleated, partitioned, seal};
 use crate::server::tests::{NOW, Rig};
 use crate::store::{Claim, RegistrationStore};
 
@@ -95,22 +95,6 @@ async fn a_request_without_entries_is_answered_and_one_without_an_id_is_not() {
     let too_many = sender.request(b"id", &vec![PushNotification::default(); 1001]);
     assert_eq!(rig.bring_sealed(&too_many).await, Handled::Unanswered(Unanswered::Unreadable));
     assert_eq!(rig.world.sent_count(), 0);
-}
-
-/// The signature's twin: the order of the group less S, and V turned round. It names the same signer.
-fn malleated(raw: &[u8]) -> Vec<u8> {
-    let order = hex::decode("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").unwrap();
-    let mut message = ApplicationMetadataMessage::decode(raw).unwrap();
-    let mut signature = message.signature.to_vec();
-    let mut borrow = 0;
-    for at in (0..32).rev() {
-        let difference = i32::from(order[at]) - i32::from(signature[32 + at]) - borrow;
-        borrow = i32::from(difference < 0);
-        signature[32 + at] = difference.rem_euclid(256) as u8;
-    }
-    signature[64] ^= 1;
-    message.signature = signature.into();
-    message.encode_to_vec()
 }
 
 #[tokio::test]

@@ -3,6 +3,9 @@
 
 mod bad_input;
 pub(crate) mod client;
+pub(crate) mod crashes;
+mod limits;
+mod many_entries;
 mod whole;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +15,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use poste_provider::{Notification, Outcome, Unavailable};
 use poste_wire::status::HashedPublicKey;
-use poste_wire::status::segment::split;
+use poste_wire::status::segment::{self, split};
 use tokio::sync::Semaphore;
 
 use super::*;

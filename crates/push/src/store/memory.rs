@@ -29,6 +29,8 @@ struct State {
     claims: BTreeMap<ClaimKey, (Claim, u64)>,
     answers: BTreeMap<AnswerId, (Vec<u8>, u64)>,
     checkpoint: Option<Checkpoint>,
+    #[cfg(test)]
+    looked_up: usize,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,12 @@ impl MemoryStore {
         for (claim, _) in state.claims.values_mut().filter(|(claim, _)| *claim == Claim::Open) {
             *claim = Claim::Unknown;
         }
+    }
+
+    /// How many devices [`RegistrationStore::find`] has looked up.
+    #[cfg(test)]
+    pub(crate) fn devices_looked_up(&self) -> usize {
+        self.state.lock().looked_up
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, StoreError> {
@@ -214,6 +222,12 @@ impl RegistrationStore for MemoryStore {
             let live = live(id);
             opened.insert(id, live.as_ref().map_or(0, |live| live.data.as_bytes().len()));
             found.push(live);
+        }
+        #[cfg(test)]
+        {
+            let looked_up = opened.len();
+            drop(state);
+            self.state.lock().looked_up += looked_up;
         }
         Ok(found)
     }

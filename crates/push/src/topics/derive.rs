@@ -28,12 +28,36 @@ impl Derivations {
         let derived = tokio::task::spawn_blocking(move || {
             // Not given back before the work is done, even if nobody waits for it any more.
             let _running = running;
-            let bare = TopicName::query(&key).derive_key();
-            let prefixed = TopicName::query_as_specified(&key).derive_key();
-            TopicKeys::new(bare.as_bytes(), prefixed.as_bytes())
+            keys_of(&key)
         });
         derived.await.ok()
     }
+}
+
+fn derive(key: &HashedPublicKey) -> TopicKeys {
+    let bare = TopicName::query(key).derive_key();
+    let prefixed = TopicName::query_as_specified(key).derive_key();
+    TopicKeys::new(bare.as_bytes(), prefixed.as_bytes())
+}
+
+#[cfg(not(test))]
+use derive as keys_of;
+
+/// The tests have few owners, and many of each.
+#[cfg(test)]
+fn keys_of(key: &HashedPublicKey) -> TopicKeys {
+    use std::collections::HashMap;
+    use std::sync::LazyLock;
+
+    use parking_lot::Mutex;
+
+    static DERIVED: LazyLock<Mutex<HashMap<HashedPublicKey, TopicKeys>>> = LazyLock::new(Mutex::default);
+    let known = DERIVED.lock().get(key).cloned();
+    known.unwrap_or_else(|| {
+        let keys = derive(key);
+        DERIVED.lock().insert(*key, keys.clone());
+        keys
+    })
 }
 
 #[cfg(test)]

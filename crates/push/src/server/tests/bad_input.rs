@@ -1,6 +1,8 @@
 //! What nobody should send.
 
+use poste_wire::status::PushMessage;
 use poste_wire::status::proto::SegmentMessage;
+use poste_wire::status::proto::push_notification_registration_response::ErrorType;
 use prost::Message;
 
 use super::*;
@@ -114,4 +116,139 @@ async fn devices_that_do_not_fit_are_left_out_of_an_answer() {
     let info = client.query(&rig, &client.query_topic(), &[&client]).await.unwrap();
     assert_eq!(info.len(), 2);
     assert!(info.iter().all(|info| info.access_token.is_empty() && info.allowed_key_list.len() == 70));
+}
+
+/// What opens and is cut anywhere, or is anything else: answered, since its signer sealed it, and nothing is stored.
+#[tokio::test]
+async fn sealed_plaintexts_of_every_length_store_nothing() {
+    let rig = Rig::new().await;
+    let client = Client::new(1);
+    let whole = client.registration(1).write();
+    for length in 0..whole.len() {
+        let cut = client.sealed(&whole[..length], [1; 12]);
+        assert!(client.send_registration(&rig, &cut).await.is_err(), "cut at {length}");
+        if length % 8 == 0 {
+            let other = client.sealed(&vec![length as u8; length], [2; 12]);
+            assert!(client.send_registration(&rig, &other).await.is_err(), "{length} times {}", length as u8);
+        }
+    }
+    let counts = rig.store.counts().await.unwrap();
+    assert_eq!((counts.registrations, counts.tombstones), (0, 0));
+    assert!(!rig.server.wants(client.query_topic().topic()));
+}
+
+/// The pieces of a registration of 165 kB.
+fn long_registration(client: &Client) -> Vec<Bytes> {
+    let mut registration = client.registration(1);
+    registration.blocked_chat_list = (0..2500).map(|n: u32| n.to_be_bytes().repeat(16).into()).collect();
+    let message = client.sealed_registration(&registration);
+    assert!(message.len() > 165_000);
+    split(message, 40_000)
+}
+
+#[tokio::test]
+async fn a_long_registration_waits_for_its_last_segment_and_not_for_ever() {
+    let rig = Rig::new().await;
+    let client = Client::new(1);
+    let pieces = long_registration(&client);
+    for piece in &pieces[1..] {
+        assert_eq!(rig.bring_sealed(piece).await, Handled::Unanswered(Unanswered::Segment));
+    }
+    let later = NOW + Duration::from_secs(3600);
+    assert_eq!(rig.server.checkpoint(100, later), 100, "it is given up, and holds up nothing");
+    let first = rig.bring(client::partitioned(), client::seal(&pieces[0]), later).await;
+    assert_eq!(first, Ok(Handled::Unanswered(Unanswered::Segment)), "the others are gone");
+    for piece in &pieces[1..] {
+        rig.bring(client::partitioned(), client::seal(piece), later).await.unwrap();
+    }
+    assert_eq!(client.read_registration_answers(&rig), [Ok(())], "all of them again, and it is whole");
+}
+
+/// Segments whose numbers or contents lie, before the honest ones: at worst the message has to come twice.
+#[tokio::test]
+async fn a_long_registration_outlives_segments_that_lie() {
+    let lies: [fn(&mut SegmentMessage); 6] = [
+        |segment| segment.index = 4,
+        |segment| segment.index = u32::MAX,
+        |segment| segment.segments_count = 0,
+        |segment| segment.segments_count = 4,
+        |segment| segment.segments_count = u32::MAX,
+        |segment| segment.payload = Bytes::from(vec![0; 40_000]),
+    ];
+    for (number, lie) in lies.into_iter().enumerate() {
+        let rig = Rig::new().await;
+        let client = Client::new(1);
+        let pieces = long_registration(&client);
+        let mut segment = SegmentMessage::decode(pieces[0].clone()).unwrap();
+        lie(&mut segment);
+        rig.bring_sealed(&segment.encode_to_vec()).await;
+        for piece in pieces.iter().chain(&pieces) {
+            rig.bring_sealed(piece).await;
+        }
+        let answers = client.read_registration_answers(&rig);
+        assert!(!answers.is_empty() && answers.iter().all(Result::is_ok), "lie {number}: {answers:?}");
+        assert_eq!(rig.store.counts().await.unwrap().registrations, 1);
+    }
+}
+
+/// The same message with another signature of the same signer's is the same message.
+#[tokio::test]
+async fn a_malleated_registration_gets_the_same_answer() {
+    let rig = Rig::new().await;
+    let client = Client::new(1);
+    let message = client.sealed_registration(&client.registration(1));
+    assert_eq!(client.send_registration(&rig, &message).await, Ok(()));
+    assert_eq!(client.send_registration(&rig, &client::malleated(&message)).await, Ok(()), "no mismatch");
+    let gone = client.sealed_registration(&client.unregistration(2));
+    assert_eq!(client.send_registration(&rig, &client::malleated(&gone)).await, Ok(()));
+    assert_eq!(client.send_registration(&rig, &gone).await, Ok(()));
+    assert_eq!(rig.store.version(&client.device()).await.unwrap(), Some(2));
+}
+
+/// What one signed, signed by another: it is the other's then, who gets the answer and cannot open the registration.
+#[tokio::test]
+async fn what_is_signed_again_is_the_new_signers() {
+    let rig = Rig::new().await;
+    let (owner, thief) = (Client::new(1), Client::new(9));
+    owner.register(&rig, &owner.registration(1)).await.unwrap();
+    let sign_again = |message: Vec<u8>, kind| {
+        let payload = ApplicationMessage::read(message.into()).unwrap().payload;
+        ApplicationMessage::write(kind, payload, &thief.key)
+    };
+    let registration = owner.sealed_registration(&owner.registration(2));
+    let stolen = sign_again(registration, MessageType::PushNotificationRegistration);
+    assert_eq!(rig.bring_sealed(&stolen).await, Handled::Unanswered(Unanswered::Unsealed));
+    // Opened and sealed anew: the grant inside is still the owner's.
+    let own = thief.sealed(&owner.registration(2).write(), [1; 12]);
+    assert_eq!(thief.send_registration(&rig, &own).await, Err(ErrorType::MalformedMessage));
+    let request = Client::new(2).request(b"id", &[owner.notification()]);
+    let stolen = sign_again(request.clone(), MessageType::PushNotificationRequest);
+    assert_eq!(rig.bring_sealed(&request).await, Handled::Answered(AnswerKind::Request));
+    Client::new(2).read_reports(&rig, b"id");
+    assert_eq!(rig.bring_sealed(&stolen).await, Handled::Answered(AnswerKind::Request));
+    assert_eq!(thief.read_reports(&rig, b"id").len(), 1);
+    assert_eq!(rig.world.sent_count(), 1, "the message is known all the same");
+}
+
+/// Registrations, a query and requests in an order that nobody sent them in, each twice.
+#[tokio::test]
+async fn what_comes_twice_and_in_any_order_ends_the_same() {
+    let client = Client::new(1);
+    let registrations: Vec<_> =
+        (1..=4).map(|version| client.sealed_registration(&client.registration(version))).collect();
+    let gone = client.sealed_registration(&client.unregistration(5));
+    let request = Client::new(2).request(b"id", &[client.notification()]);
+    let messages: Vec<&Vec<u8>> = registrations.iter().chain([&gone, &request]).collect();
+    for turn in 0..messages.len() {
+        let rig = Rig::new().await;
+        let mut order = messages.clone();
+        order.rotate_left(turn);
+        for message in order.iter().chain(order.iter().rev()) {
+            rig.bring_sealed(message).await;
+        }
+        assert_eq!(rig.store.version(&client.device()).await.unwrap(), Some(5));
+        assert_eq!(rig.store.registrations(&client.hash()).await.unwrap(), []);
+        assert!(!rig.server.wants(client.query_topic().topic()));
+        assert!(rig.world.sent_count() <= 1);
+    }
 }

@@ -1,20 +1,24 @@
 //! A client, as far as tests need one.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use poste_codec::SecretKey;
-use poste_wire::Topic;
 use poste_wire::status::proto::push_notification_registration_response::ErrorType;
 use poste_wire::status::proto::{
-    PushNotification, PushNotificationQuery, PushNotificationQueryInfo, PushNotificationQueryResponse,
-    PushNotificationRegistration, PushNotificationRegistrationResponse, PushNotificationReport,
-    PushNotificationRequest, PushNotificationResponse,
+    ApplicationMetadataMessage, PushNotification, PushNotificationQuery, PushNotificationQueryInfo,
+    PushNotificationQueryResponse, PushNotificationRegistration, PushNotificationRegistrationResponse,
+    PushNotificationReport, PushNotificationRequest, PushNotificationResponse,
 };
 use poste_wire::status::{
     ApplicationMessage, Grant, HashedPublicKey, InstallationId, MessageType, PushMessage, RequestId,
     SharedKey, TopicName, frame,
 };
+use poste_wire::{SymKey, Topic};
+
+use prost::Message;
 
 use super::{Handled, NOW, Rig};
 use crate::answer::{Answer, AnswerKind};
@@ -41,7 +45,30 @@ pub(crate) fn seal(content: &[u8]) -> Vec<u8> {
 
 /// A frame for everybody who knows the topic.
 pub(crate) fn seal_symmetric(topic: &TopicName, content: &[u8]) -> Vec<u8> {
-    frame::seal_symmetric(&topic.derive_key(), content, &key(100), |bytes| bytes.fill(7)).unwrap()
+    static DERIVED: LazyLock<Mutex<HashMap<Topic, SymKey>>> = LazyLock::new(Mutex::default);
+    let known = DERIVED.lock().get(&topic.topic()).cloned();
+    let topic_key = known.unwrap_or_else(|| {
+        let derived = topic.derive_key();
+        DERIVED.lock().insert(topic.topic(), derived.clone());
+        derived
+    });
+    frame::seal_symmetric(&topic_key, content, &key(100), |bytes| bytes.fill(7)).unwrap()
+}
+
+/// The signature's twin: the order of the group less S, and V turned round. It names the same signer.
+pub(crate) fn malleated(raw: &[u8]) -> Vec<u8> {
+    let order = hex::decode("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").unwrap();
+    let mut message = ApplicationMetadataMessage::decode(raw).unwrap();
+    let mut signature = message.signature.to_vec();
+    let mut borrow = 0;
+    for at in (0..32).rev() {
+        let difference = i32::from(order[at]) - i32::from(signature[32 + at]) - borrow;
+        borrow = i32::from(difference < 0);
+        signature[32 + at] = difference.rem_euclid(256) as u8;
+    }
+    signature[64] ^= 1;
+    message.signature = signature.into();
+    message.encode_to_vec()
 }
 
 /// A client with one device.

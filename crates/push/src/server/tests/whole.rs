@@ -109,6 +109,34 @@ async fn each_failure_of_a_gorush_has_its_report() {
     assert_eq!(gorush.pushes().len(), before + 1, "once");
 }
 
+/// One gorush call carries all devices of a request, and gorush drops some of them.
+#[tokio::test]
+async fn devices_that_gorush_drops_are_not_called_notified() {
+    for (is_sync, is_android_enabled) in [(false, false), (true, true), (true, false)] {
+        let settings = DoubleSettings { is_sync, is_android_enabled, ..DoubleSettings::default() };
+        let gorush = Gorush::start(settings).await.unwrap();
+        let rig = Rig::on(Arc::new(MemoryStore::default()), provider(&gorush).0).await;
+        let sender = Client::new(9);
+        let (good, other) = (Client::new(1), Client::new(2));
+        good.register(&rig, &good.registration(1)).await.unwrap();
+        let mut registration = other.registration(1);
+        match is_android_enabled {
+            // Its platform is switched off there.
+            false => registration.token_type = 2,
+            // Its token is refused.
+            true => registration.device_token = "baddevice".into(),
+        }
+        other.register(&rig, &registration).await.unwrap();
+        let requests = [good.notification(), other.notification()];
+        for _ in 0..2 {
+            // Of the second nobody knows, so nobody tries again.
+            assert_eq!(sender.notify(&rig, b"id", &requests).await, [(true, 0), (false, 0)]);
+        }
+        gorush.settle().await;
+        assert_eq!(gorush.pushes().len(), 1 + usize::from(is_android_enabled), "each once at most");
+    }
+}
+
 /// From a push that failed at Apple to NOT_REGISTERED for the next sender.
 #[tokio::test]
 async fn a_dead_token_ends_in_not_registered() {

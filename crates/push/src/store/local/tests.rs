@@ -4,6 +4,7 @@ mod faults;
 mod forgetting;
 mod killing;
 mod opening;
+mod power_cuts;
 mod sample;
 
 use tempfile::TempDir;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::AtomicI64;
 
+use futures::future::join_all;
 use poste_journal::{Disk, DiskFile, FaultyDisk, read_exact_at, write_all_at};
 use rand::{Rng, RngExt, SeedableRng};
 use redb::StorageBackend;
@@ -128,7 +129,7 @@ async fn a_start_after_a_crash_reads_no_database_whole() {
         if is_opened_again {
             drop(store);
             fuse = Fuse::default();
-            store = opened(&disk, &fuse);
+            store = opened(&disk, [&fuse; 3]);
         }
         fuse.burn();
         disk.crash();
@@ -207,6 +208,59 @@ async fn work(store: RedbStore, owner: u8) -> (u64, BTreeMap<u64, bool>) {
             return (version, claimed);
         }
     }
+}
+
+/// A change that is refused or cannot be made leaves the others of its group, and the store, as they are.
+#[tokio::test]
+async fn an_error_of_one_change_is_nobody_elses() {
+    let (store, (dir, caps)) = open(Caps::default());
+    let checkpoint = Checkpoint { archive_store_id: [1; 16], seq: 5 };
+    store.set_checkpoint(checkpoint).await.unwrap();
+    let transaction = store.0.files.requests.begin_write().unwrap();
+    transaction.open_table(META).unwrap().insert("checkpoint", b"damaged".as_slice()).unwrap();
+    transaction.commit().unwrap();
+    for round in 0..3_u8 {
+        let [first, second] = [0, 1].map(|number| claim_key(&[round], &device(1, number)));
+        let (claimed, refused, also_claimed) = tokio::join!(
+            store.claim(vec![first.clone()], START),
+            store.set_checkpoint(checkpoint),
+            store.claim(vec![second, first.clone()], START),
+        );
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(claimed.unwrap(), [Claim::Won], "made once, though its transaction may be made twice");
+        assert_eq!(also_claimed.unwrap(), [Claim::Won, Claim::Open]);
+    }
+    let store = reopen(store, &(dir, caps)).await;
+    let met = store.claim(vec![claim_key(&[0], &device(1, 0))], START).await.unwrap();
+    assert_eq!(met, [Claim::Unknown]);
+}
+
+/// The file of keys cannot grow for a while: whoever needs no new slot is served, and everybody is later.
+#[tokio::test]
+async fn a_key_file_that_cannot_grow_refuses_and_goes_on() {
+    let (disk, fuse) = (FaultyDisk::new(1), Fuse::default());
+    let keys_fuse = Fuse::default();
+    let store = make_with(&disk, [&fuse, &fuse, &keys_fuse]);
+    let devices: Vec<_> = (0..8).flat_map(|owner| (0..32).map(move |number| device(owner, number))).collect();
+    let registered = join_all(devices.iter().map(|device| store.register(registration(device, 1)))).await;
+    assert!(registered.iter().all(|outcome| matches!(outcome, Ok(Registered::Done(_)))));
+    // All 256 slots are used. The first step that fails is the change of length, then the writing behind it.
+    for steps in 0..2 {
+        let new = registration(&device(9, 0), 1);
+        keys_fuse.light(steps);
+        assert!(matches!(store.register(new.clone()).await.unwrap_err(), StoreError::Io { .. }));
+        keys_fuse.light(i64::MAX);
+        assert_eq!(store.version(&new.device).await.unwrap(), None);
+    }
+    assert!(matches!(store.unregister(&devices[0], 2, START).await, Ok(Registered::Done(_))));
+    for device in [device(9, 0), device(9, 1)] {
+        assert!(matches!(store.register(registration(&device, 1)).await, Ok(Registered::Done(_))));
+    }
+    check_slots(&store);
+    drop(store);
+    let store = reopened(&disk);
+    check_slots(&store);
+    assert_eq!(store.counts().await.unwrap().registrations, 257);
 }
 
 /// Prepares a store, lets the disk fail from the first, the second, … step of a change on, opens what is left, and
@@ -288,31 +342,40 @@ fn lies_in(key: &[u8; 32], bytes: &[u8]) -> bool {
 
 const STORE_ID: [u8; 16] = [7; 16];
 
-fn make(disk: &FaultyDisk, fuse: &Fuse) -> RedbStore {
+pub(super) fn make(disk: &FaultyDisk, fuse: &Fuse) -> RedbStore {
+    make_with(disk, [fuse; 3])
+}
+
+/// With a fuse for each file: the registrations, the requests, the keys.
+fn make_with(disk: &FaultyDisk, fuses: [&Fuse; 3]) -> RedbStore {
     for name in [REGISTRATIONS, REQUESTS, KEYS] {
         disk.create(Path::new(name)).unwrap();
     }
     disk.sync_dir(Path::new("")).unwrap();
-    create_files(backends(disk, fuse), &STORE_ID, options(Caps::default())).unwrap();
-    opened(disk, fuse)
+    create_files(backends(disk, fuses), &STORE_ID, options(Caps::default())).unwrap();
+    opened(disk, fuses)
 }
 
-fn reopened(disk: &FaultyDisk) -> RedbStore {
-    opened(disk, &Fuse::default())
+pub(super) fn reopened(disk: &FaultyDisk) -> RedbStore {
+    opened(disk, [&Fuse::default(); 3])
 }
 
-fn opened(disk: &FaultyDisk, fuse: &Fuse) -> RedbStore {
-    open_files(backends(disk, fuse), &STORE_ID, options(Caps::default()), Box::new(|| 0), None).unwrap()
+fn opened(disk: &FaultyDisk, fuses: [&Fuse; 3]) -> RedbStore {
+    open_files(backends(disk, fuses), &STORE_ID, options(Caps::default()), Box::new(|| 0), None).unwrap()
 }
 
-fn backends(disk: &FaultyDisk, fuse: &Fuse) -> Backends<TestFile> {
-    let file = |name| TestFile { file: disk.open(Path::new(name)).unwrap(), fuse: fuse.clone() };
-    Backends { registrations: file(REGISTRATIONS), requests: file(REQUESTS), keys: file(KEYS) }
+fn backends(disk: &FaultyDisk, [registrations, requests, keys]: [&Fuse; 3]) -> Backends<TestFile> {
+    let file = |name, fuse: &Fuse| TestFile { file: disk.open(Path::new(name)).unwrap(), fuse: fuse.clone() };
+    Backends {
+        registrations: file(REGISTRATIONS, registrations),
+        requests: file(REQUESTS, requests),
+        keys: file(KEYS, keys),
+    }
 }
 
 /// How many more steps a disk does before it fails: writes, changes of length, syncs.
 #[derive(Debug, Clone)]
-struct Fuse(Arc<AtomicI64>);
+pub(super) struct Fuse(Arc<AtomicI64>);
 
 impl Default for Fuse {
     fn default() -> Self {
@@ -325,7 +388,7 @@ impl Fuse {
         self.0.store(steps, Ordering::SeqCst);
     }
 
-    fn burn(&self) {
+    pub(super) fn burn(&self) {
         self.light(0);
     }
 

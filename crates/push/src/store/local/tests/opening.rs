@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use super::super::open::Whose;
 use super::*;
 use crate::identity::IdentityError;
-use crate::store::conformance::{device, registration};
-use crate::store::{ErrorKind, is_store};
+use crate::store::conformance::{START, device, registration};
+use crate::store::{ErrorKind, Registered, is_store};
 
 fn refusal(dir: &Path) -> StoreError {
     let identity = identity::open(dir).unwrap().public();
@@ -146,9 +146,30 @@ async fn a_damaged_row_is_absent_and_counted_and_heals() {
     assert!(store.expire(&retention, 100).await.unwrap().is_done);
     assert_eq!(store.forget(&damaged, None).await.unwrap(), None);
     for device in [&damaged, &kept] {
-        store.register(registration(device, 6)).await.unwrap();
+        let again = store.register(registration(device, 6)).await.unwrap();
+        assert_eq!(again, Registered::Done(OwnerState { registrations: 1 }));
         assert_eq!(store.registrations(&device.key).await.unwrap().len(), 1);
     }
+    // The key of the damaged row was overwritten, and its slot is free.
+    check_slots(&store);
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_unregistered_like_others() {
+    let (store, _alive) = open(Caps::default());
+    let [damaged, kept] = [device(1, 0), device(1, 1)];
+    for device in [&damaged, &kept] {
+        store.register(registration(device, 5)).await.unwrap();
+    }
+    let transaction = store.0.files.registrations.begin_write().unwrap();
+    let key = row::device_key(&damaged);
+    transaction.open_table(registrations::ROWS).unwrap().insert(&*key, b"damaged".as_slice()).unwrap();
+    transaction.commit().unwrap();
+    let left = store.unregister(&damaged, 6, START).await.unwrap();
+    assert_eq!(left, Registered::Done(OwnerState { registrations: 1 }));
+    let counts = store.counts().await.unwrap();
+    assert_eq!((counts.registrations, counts.tombstones), (1, 1));
+    check_slots(&store);
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Rates: what is refused for them is told, costs nothing, and goes another time.
+
+use poste_wire::status::proto::push_notification_registration_response::ErrorType;
+
+use super::*;
+use crate::server::{LimitSettings, Rate};
+
+const INTERNAL: Result<(), ErrorType> = Err(ErrorType::InternalError);
+const SUCCESS: (bool, i32) = (true, 0);
+const INTERNAL_ERROR: (bool, i32) = (false, 2);
+
+const fn rate(burst: u32) -> Rate {
+    Rate { burst, every: Duration::from_secs(10) }
+}
+
+const UNLIMITED: LimitSettings = LimitSettings {
+    registrations: Rate::UNLIMITED,
+    new_owners: Rate::UNLIMITED,
+    queries: Rate::UNLIMITED,
+    notifications: Rate::UNLIMITED,
+};
+
+async fn rig(limits: LimitSettings) -> Rig {
+    Rig::with(MemoryStore::default(), Settings { limits, ..Settings::default() }).await
+}
+
+/// The registration's answer when it is brought at this time.
+async fn register_at(rig: &Rig, client: &Client, version: u64, now: Duration) -> Result<(), ErrorType> {
+    let message = client.sealed_registration(&client.registration(version));
+    rig.bring(client::partitioned(), client::seal(&message), now).await.unwrap();
+    client.read_registration_answers(rig).remove(0)
+}
+
+#[tokio::test]
+async fn who_registers_too_often_is_told_to_come_later() {
+    let rig = rig(LimitSettings { registrations: rate(2), ..UNLIMITED }).await;
+    let (hasty, other) = (Client::new(1), Client::new(2));
+    for version in [1, 2] {
+        assert_eq!(register_at(&rig, &hasty, version, NOW).await, Ok(()));
+    }
+    assert_eq!(register_at(&rig, &hasty, 3, NOW).await, INTERNAL);
+    assert_eq!(rig.store.version(&hasty.device()).await.unwrap(), Some(2), "nothing is stored");
+    assert_eq!(register_at(&rig, &other, 1, NOW).await, Ok(()), "others do not wait");
+    // What changes nothing takes nothing: a stranger cannot use up the owner's by sending old messages.
+    for _ in 0..5 {
+        assert_eq!(register_at(&rig, &hasty, 2, NOW).await, Ok(()), "the answer that it had");
+        assert_eq!(register_at(&rig, &hasty, 1, NOW).await, Err(ErrorType::VersionMismatch));
+    }
+    assert_eq!(register_at(&rig, &hasty, 3, NOW + Duration::from_secs(10)).await, Ok(()), "the same message");
+    assert_eq!(hasty.register(&rig, &hasty.unregistration(4)).await, INTERNAL);
+}
+
+#[tokio::test]
+async fn a_crowd_of_new_owners_is_let_in_slowly() {
+    let rig = rig(LimitSettings { new_owners: rate(2), ..UNLIMITED }).await;
+    let [first, second, third] = [1, 2, 3].map(Client::new);
+    assert_eq!(register_at(&rig, &first, 1, NOW).await, Ok(()));
+    assert_eq!(register_at(&rig, &second, 1, NOW).await, Ok(()));
+    assert_eq!(register_at(&rig, &third, 1, NOW).await, INTERNAL);
+    assert!(!rig.server.wants(third.query_topic().topic()), "nothing is joined");
+    assert_eq!(third.register(&rig, &third.unregistration(1)).await, INTERNAL, "it would be kept as well");
+    assert_eq!(rig.store.counts().await.unwrap().tombstones, 0);
+    assert_eq!(register_at(&rig, &first, 2, NOW).await, Ok(()), "who is known does not wait");
+    assert_eq!(register_at(&rig, &third, 1, NOW + Duration::from_secs(10)).await, Ok(()));
+}
+
+/// Messages that waited in an archive for weeks are no flood when they are read.
+#[tokio::test]
+async fn what_was_made_slowly_may_be_read_fast() {
+    let rig = rig(LimitSettings { registrations: rate(1), new_owners: rate(1), ..UNLIMITED }).await;
+    for number in 1..=8 {
+        let client = Client::new(number);
+        let message = client.sealed_registration(&client.registration(1));
+        let made_at = NOW - Duration::from_secs(600 - 20 * u64::from(number));
+        let data = client::seal(&message).into();
+        let incoming = Incoming { topic: client::partitioned(), data, made_at, position: number.into() };
+        rig.server.handle(incoming, NOW).await.unwrap();
+        assert_eq!(client.read_registration_answers(&rig), [Ok(())]);
+    }
+}
+
+#[tokio::test]
+async fn an_owner_is_named_in_so_many_answers() {
+    let rig = rig(LimitSettings { queries: rate(2), ..UNLIMITED }).await;
+    let (owner, other, asker) = (Client::new(1), Client::new(2), Client::new(3));
+    for client in [&owner, &other] {
+        client.register(&rig, &client.registration(1)).await.unwrap();
+    }
+    let topic = owner.query_topic();
+    for _ in 0..2 {
+        assert_eq!(asker.query(&rig, &topic, &[&owner]).await.unwrap().len(), 1);
+    }
+    let too_fast = Err(Handled::Unanswered(Unanswered::TooFast));
+    assert_eq!(Client::new(4).query(&rig, &topic, &[&owner]).await, too_fast, "whoever asks");
+    assert_eq!(asker.query(&rig, &other.query_topic(), &[&owner]).await, too_fast, "and wherever");
+    let rest = asker.query(&rig, &topic, &[&owner, &other]).await.unwrap();
+    assert_eq!(rest.iter().map(|info| &info.public_key[..]).collect::<Vec<_>>(), [other.hash().as_bytes()]);
+    let nobody = Err(Handled::Unanswered(Unanswered::NothingKnown));
+    assert_eq!(asker.query(&rig, &topic, &[&asker]).await, nobody);
+}
+
+/// Whoever may notify cannot make a telephone ring all day, and the claim stays free.
+#[tokio::test]
+async fn a_receiver_is_notified_so_often() {
+    let rig = rig(LimitSettings { notifications: rate(2), ..UNLIMITED }).await;
+    let (receiver, other) = (Client::new(1), Client::new(2));
+    for client in [&receiver, &other] {
+        client.register(&rig, &client.registration(1)).await.unwrap();
+    }
+    let requests = [receiver.notification(), other.notification()];
+    for (number, id) in [&b"a"[..], b"b", b"c"].into_iter().enumerate() {
+        let sender = Client::new(10 + number as u8);
+        let expected = if number < 2 { SUCCESS } else { INTERNAL_ERROR };
+        assert_eq!(sender.notify(&rig, id, &requests[..1]).await, [expected], "{number}");
+    }
+    let sender = Client::new(20);
+    assert_eq!(sender.notify(&rig, b"d", &requests).await, [INTERNAL_ERROR, SUCCESS], "others are");
+    assert_eq!(rig.world.sent_count(), 3);
+    // What was sent is still told, and what was not is sent when it is asked for again.
+    assert_eq!(Client::new(21).notify(&rig, b"a", &requests[..1]).await, [SUCCESS]);
+    let later = NOW + Duration::from_secs(10);
+    let again = sender.request(b"c", &requests[..1]);
+    rig.bring(client::partitioned(), client::seal(&again), later).await.unwrap();
+    assert!(sender.read_reports(&rig, b"c")[0].success);
+    assert_eq!(rig.world.sent_count(), 4);
+    let counts = rig.store.counts().await.unwrap();
+    assert_eq!((counts.open_claims, counts.ended_claims), (0, 4));
+}
