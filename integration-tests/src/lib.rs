@@ -9,6 +9,8 @@
 //! remembers what was acknowledged, [`audit`] compares that with what is found, [`filesystem`] can be full or lose its
 //! power. [`endurance`] puts them together; its long forms are run by `scripts/endurance`.
 //!
+//! For push servers: [`push`].
+//!
 //! The tests need the `poste` binary (the environment variable `POSTE_BIN`, otherwise the one that cargo built in the same
 //! target directory), Go, a Docker Engine, and loop devices. `scripts/test` provides all of them.
 
@@ -21,6 +23,7 @@ pub mod load;
 pub mod mail;
 pub mod peers;
 pub mod process;
+pub mod push;
 pub mod requirement;
 pub mod set;
 pub mod stack;

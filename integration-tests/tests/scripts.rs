@@ -1,4 +1,5 @@
-//! `scripts/test` on a host without Go and Docker: it names what it skips, and with CI=true that is a failure.
+//! `scripts/test` on a host without Go and Docker: it names what it skips, and with CI=true that is a failure; and
+//! `scripts/conformance` on tables with faults.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,44 @@ fn without_go_and_docker_the_skipped_parts_are_named_and_ci_fails() -> Result<()
     ensure!(!ci.status.success(), "skipped parts passed with CI=true: {said}");
     ensure!(skipped.iter().all(|line| said.contains(line)), "{said}");
     Ok(())
+}
+
+#[test]
+fn a_requirement_without_a_test_is_noticed() -> Result<()> {
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance-push.md");
+    let whole = std::fs::read_to_string(&table)?;
+    let said = conformance(&table)?;
+    ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
+
+    let directory = tempfile::tempdir()?;
+    let altered = directory.path().join("table.md");
+    for (row, fault) in [
+        ("| Z1 | MUST: nobody tests this | server | |", "Z1: no test"),
+        (
+            "| Z1 | MUST: this neither | server | push: no_such_thing |",
+            "Z1: no such test: push: no_such_thing",
+        ),
+        (
+            "| Z1 | MUST: this is only a child of a test | server | push: child |",
+            "Z1: no such test: push: child",
+        ),
+        ("| Z1 | MUST: no reason | server | none of ours: |", "Z1: no such test: none of ours:"),
+        ("| Z1 | MUST: too few cells | push: no_such_thing |", "Z1: a row has four cells"),
+        ("| R1 | MUST: twice | server | push: every_fault_has_its_code |", "R1: there is another row"),
+    ] {
+        std::fs::write(&altered, format!("{whole}\n{row}\n"))?;
+        let said = conformance(&altered)?;
+        let text = String::from_utf8_lossy(&said.stdout);
+        ensure!(!said.status.success() && text.contains(fault), "{row}: {text}");
+    }
+    std::fs::write(&altered, "no table at all\n")?;
+    ensure!(!conformance(&altered)?.status.success(), "a file without rows passed");
+    Ok(())
+}
+
+fn conformance(table: &Path) -> Result<Output> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/conformance");
+    Command::new("bash").arg(script).arg(table).output().context("bash")
 }
 
 fn plan(path: &Path, ci: Option<&str>) -> Result<Output> {
