@@ -1,8 +1,12 @@
-//! `poste notify register|unregister|advertise`: what a client of push notification servers does, through any node.
+//! `poste notify register|unregister|advertise|query|send`: what a client of push notification servers does, through any
+//! node.
 
 mod advertise;
 mod events;
+mod query;
 mod register;
+mod report;
+mod send;
 mod unregister;
 
 use std::path::{Path, PathBuf};
@@ -20,10 +24,16 @@ use crate::mail;
 /// `poste notify`.
 pub fn command() -> Command {
     Command::new("notify")
-        .about("Registers a device with push servers, tells contacts")
+        .about("Registers a device with push servers, tells contacts, has contacts notified")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([register::command(), unregister::command(), advertise::command()])
+        .subcommands([
+            register::command(),
+            unregister::command(),
+            advertise::command(),
+            query::command(),
+            send::command(),
+        ])
 }
 
 /// Runs it.
@@ -33,6 +43,8 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("register", matches)) => Box::pin(register::run(matches)).await,
         Some(("unregister", matches)) => Box::pin(unregister::run(matches)).await,
         Some(("advertise", matches)) => Box::pin(advertise::run(matches)).await,
+        Some(("query", matches)) => Box::pin(query::run(matches)).await,
+        Some(("send", matches)) => Box::pin(send::run(matches)).await,
         _ => unreachable!("clap requires one of the commands above"),
     }
 }
