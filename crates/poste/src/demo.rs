@@ -1,4 +1,7 @@
-//! `poste demo`: the story on real parts. A posts over a real connection and leaves; B arrives and fetches.
+//! `poste demo`: the story on real parts. A posts over a real connection and leaves; B arrives and fetches. Then B's
+//! phone sleeps, and a message of A wakes it.
+
+mod push;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -7,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use poste_archive::ArchiveConfig;
 use poste_client::{ConnectOptions, Fetch, Post};
 use poste_gateway::GatewayConfig;
+use poste_push::{ProviderUrl, PushConfig};
 use poste_rlpx::Enode;
 use poste_rpc::client::Target;
 use poste_rpc::gateway::v1::NodeInfoRequest;
@@ -34,13 +38,13 @@ type Mail = BTreeMap<Hash, Vec<u8>>;
 /// `poste demo`.
 pub fn command() -> Command {
     Command::new("demo")
-        .about("Shows a message that waits for an offline reader; exit code 0 when it arrived")
+        .about("Shows a message that waits for an offline reader, and one that wakes a phone; exit code 0 when all went well")
         .arg(
             Arg::new("data")
                 .long("data")
                 .value_name("DIR")
                 .value_parser(value_parser!(PathBuf))
-                .help("where the archive is kept [default: a temporary directory]"),
+                .help("where everything is kept [default: a temporary directory]"),
         )
 }
 
@@ -67,14 +71,24 @@ where
 {
     let sources = Sources { presets: up::presets(data)?, ephemeral_ports: true, ..Sources::default() };
     let config = settings::all().load(&sources)?;
+    let push: PushConfig = config.section()?;
+    let ProviderUrl::Directory(notifications) = push.provider.clone() else {
+        bail!("notifications are files in a demo");
+    };
     let context = Context::new(Duration::from_secs(5));
     let archive = start_archive(config.section()?, context.for_service()).await?;
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let gateway = GatewayConfig { rlpx_listen: loopback, ..config.section()? };
     let gateway = up::gateway_on(&archive, gateway, &context).await?;
+    let push = up::push_on(&archive, &gateway, push, &context).await?;
 
-    let told = Box::pin(story(out, &gateway)).await;
-    let stopped = gateway.stop(PATIENCE).await.and(archive.stop(PATIENCE).await);
+    let told = async {
+        story(out, &gateway).await?;
+        push::story(out, &gateway, &push, &notifications).await
+    };
+    let told = Box::pin(told).await;
+    let stopped = push.stop(PATIENCE).await;
+    let stopped = stopped.and(gateway.stop(PATIENCE).await).and(archive.stop(PATIENCE).await);
     told?;
     stopped.map_err(anyhow::Error::from_boxed)
 }

@@ -11,7 +11,9 @@ fn the_demo_exits_with_0() {
     let output = Command::new(env!("CARGO_BIN_EXE_poste")).arg("demo").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.ends_with("They are A's, byte for byte.\n"), "{text}");
+    assert!(text.contains("They are A's, byte for byte.\n"), "{text}");
+    assert!(text.contains("B's device rings, once: \"You have a new message\""), "{text}");
+    assert!(text.ends_with("opens it: \"Your post is here. Come and get it!\".\n"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
