@@ -80,6 +80,48 @@ fn nobody_is_shown_and_forgotten_who_is_not_there() {
 }
 
 #[test]
+fn a_person_is_shown_without_tokens_and_forgotten_when_that_is_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = up(&dir);
+    let admin = server.admin("push");
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let made = output(&["key", "new", "--file", &path("b.key"), "--data", &path("")]);
+    let made = text(&made.stdout);
+    let public = made.split_once("enode://").unwrap().1.split_once('@').unwrap().0;
+    let person = format!("0x04{public}");
+    let enode = server.ready["enode"].as_str().unwrap();
+    let push_key = server.ready["push_key"].as_str().unwrap();
+    let token = "token-of-a-device-that-is-nobodys";
+    let state = path("state");
+    let register = ["notify", "register", "--enode", enode, "--key", &path("b.key"), "--state", &state];
+    let registered =
+        output(&[&register[..], &["--server", push_key, "--token", token, "--firebase"]].concat());
+    assert!(registered.status.success(), "{registered:?}");
+
+    let (shown, code) = ctl_json(&admin, &["push", "registration", &person]);
+    let device = &shown["devices"][0];
+    assert_eq!((&device["token_type"], &device["reached_ns"], code), (&json!("firebase"), &Value::Null, 0));
+    assert_eq!(
+        keys(device),
+        ["data_bytes", "installation_id", "reached_ns", "registered_ns", "token_type", "version"]
+    );
+    let installation = device["installation_id"].as_str().unwrap();
+    let people = text(&ctl(&admin, &["push", "registration", &person]).stdout);
+    assert!(people.contains(installation) && !people.contains(token), "{people}");
+
+    let forget = ["push", "forget", &person, "--installation", installation];
+    let unmeant = ctl(&admin, &forget);
+    assert_eq!(unmeant.status.code(), Some(2), "{unmeant:?}");
+    let told = text(&unmeant.stderr);
+    assert!(told.contains(&format!("this forgets {installation} (firebase)")), "{told}");
+    assert!(told.contains("write --yes"), "{told}");
+    let (forgotten, code) = ctl_json(&admin, &[&forget[..], &["--yes"]].concat());
+    assert_eq!((&forgotten["forgotten"], code), (&json!(1), 0));
+    let gone = ctl(&admin, &["push", "registration", &person]);
+    assert_eq!(gone.status.code(), Some(3), "{gone:?}");
+}
+
+#[test]
 fn an_identity_is_made_shown_backed_up_and_never_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().to_str().unwrap();
