@@ -266,3 +266,6 @@ impl Listening {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
