@@ -34,6 +34,10 @@ const MAX_FRAME: usize = 1024 * 1024 - 40;
 /// What may wait to be taken while the channel publishes, in bytes and messages; the oldest are dropped.
 const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 const MAX_WAITING: usize = 10_000;
+/// How far senders' clocks may be ahead.
+const CLOCK_TOLERANCE_SECONDS: u32 = 60;
+/// How long connecting and the handshakes may take altogether.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// Envelopes on a page of history.
 const PAGE_SIZE: u32 = 500;
 
@@ -237,11 +241,12 @@ impl Channel {
             }
         };
         let sealer = self.sealer.insert(Sealer { key, signer: options.key.clone() });
-        let until = unix_now();
+        // Senders' clocks may be ahead of ours.
+        let until = unix_now().saturating_add(CLOCK_TOLERANCE_SECONDS).max(since);
         let fetch = Fetch {
             sealer: sealer.clone(),
             topics: topics.to_vec(),
-            since: since.min(until),
+            since,
             until,
             page_size: PAGE_SIZE,
             silence: self.options.patience,
@@ -318,9 +323,6 @@ async fn open(options: &ChannelOptions, topics: &BTreeSet<Topic>) -> Result<Sess
     let session = tokio::time::timeout(CONNECT_PATIENCE, Box::pin(crate::connect(&options.enode, &connect)));
     Ok(session.await.map_err(|_| ChannelError::Silent)??)
 }
-
-/// How long connecting and the handshakes may take altogether.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
 async fn envelope(topic: Topic, frame: Bytes, asked: f64) -> Result<Envelope, ClientError> {
     let least = if frame.len() > LARGE { MIN_POW_LARGE } else { MIN_POW };

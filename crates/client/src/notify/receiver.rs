@@ -218,6 +218,11 @@ impl<N: Network> Receiver<N> {
         self.advertising.now();
     }
 
+    /// Gives the network back. What is kept stays.
+    pub fn into_network(self) -> N {
+        self.network
+    }
+
     /// Does what is due, and waits until something has happened. When it is dropped meanwhile, a sending may be lost; it
     /// counts as one, and is repeated in its time.
     ///

@@ -6,6 +6,7 @@ use std::time::Duration;
 use poste_archive::{ArchiveConfig, StoreUrl};
 use poste_client::notify::{Channel, ChannelOptions};
 use poste_gateway::GatewayConfig;
+use poste_push::{ProviderUrl, PushConfig};
 use poste_rlpx::Enode;
 use poste_service::{Context, RunningService};
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ pub(crate) struct Stack {
     archive: RunningService,
     gateway: RunningService,
     config: GatewayConfig,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Stack {
@@ -53,7 +54,7 @@ impl Stack {
         let enode: Enode = gateway.addresses().enode.as_ref().unwrap().parse().unwrap();
         // The port for another start.
         config.rlpx_listen.set_port(enode.endpoint.unwrap().tcp_port);
-        Self { archive, gateway, config, _directory: directory }
+        Self { archive, gateway, config, directory }
     }
 
     pub(crate) fn enode(&self) -> Enode {
@@ -69,6 +70,23 @@ impl Stack {
         self.gateway.stop(DEADLINE).await.unwrap();
         let gateway = poste_gateway::start(self.config.clone(), context()).await.unwrap();
         Self { gateway, ..self }
+    }
+
+    /// A push server on this network, which writes notifications into a directory.
+    pub(crate) async fn push_server(&self) -> RunningService {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let directory = self.directory.path().join("notifications");
+        let config = PushConfig {
+            archive: self.config.archive.clone(),
+            gateways: vec![format!("http://{}", self.gateway.addresses().grpc.unwrap())],
+            data: self.directory.path().join("push"),
+            provider: ProviderUrl::Directory(directory),
+            grpc_listen: any_port,
+            admin_listen: any_port,
+            feedback_listen: any_port,
+            ..PushConfig::default()
+        };
+        poste_push::start(config, context()).await.unwrap()
     }
 
     /// Stops everything.

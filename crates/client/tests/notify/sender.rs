@@ -1,0 +1,274 @@
+//! A sender, receivers and real push servers on a network in memory.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use poste_client::notify::known::KnownFile;
+use poste_client::notify::send::{Failure, Notification, NotificationKind, OwnDevicesError, SendSettings};
+use poste_client::notify::{Device, Profile, Receiver, SendReport, Sender, SenderError, Standing};
+use poste_codec::{PublicKey, SecretKey};
+use poste_wire::status::{HashedPublicKey, MessageId, TopicName};
+use rand::Rng;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::world::{Client, Server, World};
+
+/// Far beyond what any sending takes.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+fn key() -> SecretKey {
+    SecretKey::random(|bytes| rand::rng().fill_bytes(bytes))
+}
+
+/// One who is to be notified, one who notifies, and some servers.
+struct Scene {
+    world: Arc<World>,
+    servers: Vec<Arc<Server>>,
+    contact: PublicKey,
+    receiver: Receiver<Client>,
+    own: SecretKey,
+    sender: Sender<Client>,
+    _receiver_state: TempDir,
+    sender_state: TempDir,
+}
+
+impl Scene {
+    /// The receiver's device is registered with so many servers, for everybody.
+    async fn new(servers: usize) -> Self {
+        Self::with(servers, |_| Profile::open_to_all(device())).await
+    }
+
+    /// With what the receiver wants of this sender.
+    async fn with(count: usize, profile: impl FnOnce(PublicKey) -> Profile) -> Self {
+        let world = World::new();
+        let mut servers = Vec::new();
+        for _ in 0..count {
+            servers.push(world.serve(key()).await);
+        }
+        let (identity, own) = (key(), key());
+        let [receiver_state, sender_state] = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+        let contact = identity.public();
+        let receiver = Receiver::open(world.client(), identity, receiver_state.path(), None, None).await.unwrap();
+        let sender = open(&world, &own, &sender_state).await;
+        let mut scene =
+            Self { world, servers, contact, receiver, own, sender, _receiver_state: receiver_state, sender_state };
+        let profile = profile(scene.own.public());
+        scene.register(profile).await;
+        scene
+    }
+
+    async fn register(&mut self, profile: Profile) {
+        let servers: Vec<_> = self.servers.iter().map(|server| server.public).collect();
+        self.receiver.register(profile, &servers, &[]).await.unwrap();
+        let registered = |(_, standing)| matches!(standing, Standing::Registered { .. });
+        while !self.receiver.state().servers().all(registered) {
+            self.receiver.step().await.unwrap();
+        }
+    }
+
+    async fn notify(&mut self, message: u32) -> SendReport {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&message.to_be_bytes());
+        let notification = Notification { kind: NotificationKind::OneToOne, message: MessageId(id) };
+        self.sender.notify(&self.contact, notification, SendSettings::default(), PATIENCE).await.unwrap()
+    }
+
+    fn rang(&self) -> Vec<usize> {
+        self.servers.iter().map(|server| server.rang()).collect()
+    }
+
+    fn server(&self, public: &PublicKey) -> &Server {
+        self.servers.iter().find(|server| server.public == *public).unwrap()
+    }
+
+    /// How often servers were asked about the receiver, in both forms.
+    fn queries(&self) -> [usize; 2] {
+        let hash = HashedPublicKey::of(&self.contact);
+        [TopicName::query(&hash), TopicName::query_as_specified(&hash)].map(|name| self.world.published(&name))
+    }
+}
+
+async fn open(world: &Arc<World>, own: &SecretKey, state: &TempDir) -> Sender<Client> {
+    let file = KnownFile::new(state.path(), own.public());
+    Sender::open(world.client(), own.clone(), file).await.unwrap()
+}
+
+fn device() -> Device {
+    Device::Firebase { token: "token of a device".into() }
+}
+
+/// The server that has notified the only device.
+fn notified_by(report: &SendReport) -> PublicKey {
+    let [device] = &report.devices[..] else { panic!("one device: {report:?}") };
+    device.outcome.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_known_is_asked_about_once_a_day_and_notified_by_one_server() {
+    let mut scene = Scene::new(2).await;
+    let began = Instant::now();
+    let report = scene.notify(1).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(3), "all answers to the query are waited for");
+    let server = notified_by(&report);
+    assert_eq!((scene.server(&server).rang(), scene.rang().iter().sum::<usize>()), (1, 1));
+    assert_eq!(scene.sender.known().infos(&scene.contact).len(), 2, "both servers have answered");
+
+    // Another run of the program knows it too.
+    scene.sender = open(&scene.world, &scene.own, &scene.sender_state).await;
+    scene.notify(2).await;
+    assert_eq!((scene.rang().iter().sum::<usize>(), scene.queries()), (2, [1, 0]));
+    assert!(scene.notify(2).await.is_notified());
+    assert!(scene.rang().iter().all(|rang| *rang <= 2), "each message once by each server");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_advertised_spares_the_query() {
+    let mut scene = Scene::new(2).await;
+    // Being told of the success is followed by telling the contacts.
+    scene.receiver.advertise();
+    let contact_code = TopicName::contact_code(&scene.contact);
+    while scene.world.published(&contact_code) == 0 {
+        scene.receiver.step().await.unwrap();
+    }
+    let found = scene.sender.discover(&scene.contact, 0).await.unwrap();
+    assert_eq!((found.advertisements, found.incomplete), (1, None));
+    assert!(scene.notify(1).await.is_notified());
+    assert_eq!(scene.queries(), [0, 0]);
+
+    // From then on also what comes while the sender waits for something else.
+    let before = scene.sender.known().infos(&scene.contact);
+    scene.register(Profile { block_mentions: true, ..Profile::open_to_all(device()) }).await;
+    scene.receiver.advertise();
+    while scene.world.published(&contact_code) == 1 {
+        scene.receiver.step().await.unwrap();
+    }
+    assert!(scene.notify(2).await.is_notified());
+    let after = scene.sender.known().infos(&scene.contact);
+    assert!(after.iter().all(|row| row.info.version > before[0].info.version), "{after:?}");
+    assert_eq!(scene.queries(), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outdated_token_is_asked_for_again() {
+    let friend = key().public();
+    let contacts = |of: &[PublicKey]| Profile {
+        contacts_only: true,
+        contacts: of.iter().copied().collect::<BTreeSet<_>>(),
+        ..Profile::open_to_all(device())
+    };
+    let mut scene = Scene::with(1, |own| contacts(&[own, friend])).await;
+    assert!(scene.notify(1).await.is_notified());
+    // Without the friend there is a new token, which the friend does not get.
+    scene.register(contacts(&[scene.own.public()])).await;
+    let report = scene.notify(2).await;
+    assert_eq!(report.devices[0].failed, [(scene.servers[0].public, Failure::WrongToken)]);
+    assert!(report.is_notified());
+    assert_eq!((scene.rang(), scene.queries()), (vec![2], [2, 0]));
+
+    // And then without us: nothing we could show will do.
+    scene.register(contacts(&[friend])).await;
+    let report = scene.notify(3).await;
+    assert_eq!(report.devices[0].outcome, Err(Failure::WrongToken));
+    assert_eq!(report.devices[0].failed.len(), 6, "one request, and five after queries");
+    assert_eq!(scene.rang(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_notify_learns_no_device() {
+    let contacts = BTreeSet::from([key().public()]);
+    let profile = Profile { contacts_only: true, contacts, ..Profile::open_to_all(device()) };
+    let mut scene = Scene::with(1, |_| profile).await;
+    let queried = scene.sender.query(&scene.contact).await.unwrap();
+    let (server, shown) = &queried.answers[0];
+    assert_eq!((*server, shown.infos.len(), shown.not_allowed), (scene.servers[0].public, 0, 1));
+    let report = scene.notify(1).await;
+    assert!(report.devices.is_empty() && !report.is_notified());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_server_is_down_the_next_one_notifies() {
+    let mut scene = Scene::new(2).await;
+    scene.sender.query(&scene.contact).await.unwrap();
+    scene.servers[0].run(false);
+    // Which one is asked first is random.
+    for message in 1.. {
+        let began = Instant::now();
+        let report = scene.notify(message).await;
+        assert_eq!(notified_by(&report), scene.servers[1].public);
+        let failed = &report.devices[0].failed;
+        if !failed.is_empty() {
+            assert_eq!(*failed, [(scene.servers[0].public, Failure::NoAnswer)]);
+            assert_eq!(began.elapsed(), Duration::from_secs(3));
+            break;
+        }
+    }
+}
+
+/// The device rings twice: the first server has notified, but nobody can know.
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_may_ring_twice_but_not_more_often() {
+    let mut scene = Scene::new(3).await;
+    scene.sender.query(&scene.contact).await.unwrap();
+    scene.servers.iter().for_each(|server| server.answer(false));
+    let began = Instant::now();
+    let report = scene.notify(1).await;
+    assert_eq!(report.devices[0].outcome, Err(Failure::NoAnswer));
+    assert_eq!(report.devices[0].failed.len(), 3);
+    assert_eq!(began.elapsed(), Duration::from_secs(12), "three servers, the last one twice");
+    assert_eq!(scene.rang(), [1, 1, 1], "each once, though the last one was asked twice");
+    scene.servers.iter().for_each(|server| server.answer(true));
+    assert!(scene.notify(1).await.is_notified());
+    assert_eq!(scene.rang(), [1, 1, 1], "the same message notifies no more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_follows_the_specification_is_found_too() {
+    let mut scene = Scene::new(1).await;
+    scene.world.deaf.lock().insert(TopicName::query(&HashedPublicKey::of(&scene.contact)).topic());
+    let began = Instant::now();
+    let queried = scene.sender.query(&scene.contact).await.unwrap();
+    assert!(queried.has_infos());
+    assert_eq!((began.elapsed(), scene.queries()), (Duration::from_secs(6), [0, 1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_unregistered_is_forgotten() {
+    let mut scene = Scene::new(2).await;
+    assert!(scene.notify(1).await.is_notified());
+    scene.receiver.unregister().await.unwrap();
+    while !scene.receiver.is_settled() {
+        scene.receiver.step().await.unwrap();
+    }
+    let report = scene.notify(2).await;
+    assert_eq!(report.devices[0].outcome, Err(Failure::NotRegistered));
+    assert_eq!(report.devices[0].failed.len(), 2, "both were asked");
+    assert!(scene.sender.known().infos(&scene.contact).is_empty());
+    assert!(scene.notify(3).await.devices.is_empty(), "and asked about in vain");
+    assert_eq!(scene.rang().iter().sum::<usize>(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_devices_are_not_notified_and_nobody_is_asked() {
+    let mut scene = Scene::new(1).await;
+    scene.contact = scene.own.public();
+    let notification = Notification { kind: NotificationKind::OneToOne, message: MessageId([1; 32]) };
+    let sending = scene.sender.notify(&scene.contact, notification, SendSettings::default(), PATIENCE).await;
+    assert!(matches!(sending, Err(SenderError::OwnDevices(OwnDevicesError))));
+    assert_eq!(scene.queries(), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn patience_has_an_end() {
+    let mut scene = Scene::new(1).await;
+    scene.sender.query(&scene.contact).await.unwrap();
+    scene.servers[0].run(false);
+    let began = Instant::now();
+    let notification = Notification { kind: NotificationKind::OneToOne, message: MessageId([1; 32]) };
+    let patience = Duration::from_secs(2);
+    let sending = scene.sender.notify(&scene.contact, notification, SendSettings::default(), patience);
+    let report = sending.await.unwrap();
+    assert_eq!(report.devices[0].outcome, Err(Failure::GivenUp));
+    assert_eq!(began.elapsed(), patience);
+}
