@@ -17,7 +17,7 @@ impl Server {
         self.ready["admin"][service].as_str().unwrap().to_owned()
     }
 
-    fn grpc(&self) -> String {
+    pub(crate) fn grpc(&self) -> String {
         self.ready["grpc"]["archive"].as_str().unwrap().to_owned()
     }
 }

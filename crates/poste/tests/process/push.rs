@@ -59,6 +59,58 @@ fn a_push_server_tells_of_itself_and_tests_itself() {
 }
 
 #[test]
+fn a_push_server_runs_apart_from_its_neighbours_and_names_the_one_that_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let mut archive = archive(&dir, &[]);
+    let at_archive = format!("http://{}", archive.grpc());
+    let (at_gateway_data, at_push_data) = (path("gateway"), path("push"));
+    let gateway = ["serve", "gateway", "--ephemeral-ports", "--gateway-data", &at_gateway_data];
+    let mut gateway = start(&[&gateway[..], &["--gateway-archive", &at_archive]].concat());
+    let at_gateway = format!("http://{}", gateway.ready["grpc"]["gateway"].as_str().unwrap());
+    let provider = format!("directory://{}", path("notifications"));
+    let push = ["serve", "push", "--ephemeral-ports", "--push-data", &at_push_data];
+    let neighbours =
+        ["--push-archive", &at_archive, "--push-gateways", &at_gateway, "--push-provider", &provider];
+    let mut push = start(&[&push[..], &neighbours].concat());
+    let parts: Vec<&str> = push.ready.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(parts, ["admin", "event", "feedback", "grpc", "http", "push_key"]);
+    wait_until_ready(&push);
+    let tested = ctl(&push.admin("push"), &["push", "self-test"]);
+    assert_eq!(tested.status.code(), Some(0), "{tested:?}");
+
+    archive.child.kill().unwrap();
+    archive.wait(Duration::from_secs(10));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let health = output(&["health", "--http", push.http()]);
+        let report: Value = serde_json::from_slice(&health.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap();
+        let away = checks.iter().find(|check| check["ready"] == false);
+        if let Some(away) = away {
+            assert_eq!((&away["name"], health.status.code()), (&json!("push.archive"), Some(1)), "{report}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{report}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for server in [&mut push, &mut gateway] {
+        server.signal("TERM");
+        assert_eq!(server.wait(Duration::from_secs(10)), Some(0), "{}", server.log());
+    }
+}
+
+#[test]
+fn the_commands_are_listed() {
+    let help = text(&output(&["ctl", "push", "--help"]).stdout);
+    for command in ["info", "stats", "registration", "forget", "drain", "resume", "self-test"] {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command} in\n{help}");
+    }
+    let help = text(&output(&["up", "--help"]).stdout);
+    assert!(help.contains("--push-provider <VALUE>") && !help.contains("--push-archive "), "{help}");
+}
+
+#[test]
 fn nobody_is_shown_and_forgotten_who_is_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let server = up(&dir);
