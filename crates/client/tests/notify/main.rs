@@ -7,4 +7,5 @@ mod receiver;
 mod sender;
 mod service;
 mod stack;
+mod whole;
 mod world;

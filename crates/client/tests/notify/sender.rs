@@ -50,10 +50,19 @@ impl Scene {
         let (identity, own) = (key(), key());
         let [receiver_state, sender_state] = [TempDir::new().unwrap(), TempDir::new().unwrap()];
         let contact = identity.public();
-        let receiver = Receiver::open(world.client(), identity, receiver_state.path(), None, None).await.unwrap();
+        let receiver =
+            Receiver::open(world.client(), identity, receiver_state.path(), None, None).await.unwrap();
         let sender = open(&world, &own, &sender_state).await;
-        let mut scene =
-            Self { world, servers, contact, receiver, own, sender, _receiver_state: receiver_state, sender_state };
+        let mut scene = Self {
+            world,
+            servers,
+            contact,
+            receiver,
+            own,
+            sender,
+            _receiver_state: receiver_state,
+            sender_state,
+        };
         let profile = profile(scene.own.public());
         scene.register(profile).await;
         scene
@@ -86,7 +95,8 @@ impl Scene {
     /// How often servers were asked about the receiver, in both forms.
     fn queries(&self) -> [usize; 2] {
         let hash = HashedPublicKey::of(&self.contact);
-        [TopicName::query(&hash), TopicName::query_as_specified(&hash)].map(|name| self.world.published(&name))
+        [TopicName::query(&hash), TopicName::query_as_specified(&hash)]
+            .map(|name| self.world.published(&name))
     }
 }
 

@@ -89,6 +89,11 @@ impl Stack {
         poste_push::start(config, context()).await.unwrap()
     }
 
+    /// How many notifications push servers have written.
+    pub(crate) fn notifications(&self) -> usize {
+        std::fs::read_dir(self.directory.path().join("notifications")).unwrap().count()
+    }
+
     /// Stops everything.
     pub(crate) async fn end(self) {
         self.gateway.stop(DEADLINE).await.unwrap();

@@ -179,7 +179,8 @@ impl Server {
         if self.around.is_down.load(Ordering::SeqCst) {
             return;
         }
-        let (topic, data, made_at) = (mail.topic, mail.data.clone(), Duration::from_secs(mail.made_at.into()));
+        let (topic, data, made_at) =
+            (mail.topic, mail.data.clone(), Duration::from_secs(mail.made_at.into()));
         self.push.handle(Incoming { topic, data, made_at, position: 1 }, now()).await.unwrap();
     }
 }
