@@ -1,17 +1,9 @@
 //! The entries of the vectors that this crate alone can check: ECIES samples and a node id, made by running the
 //! go-ethereum of status-go v0.64.6. Every member is compared; altering any of them must be noticed.
 
-// The reader of entries is the same as that of poste-wire's vectors.
-#[path = "../../wire/tests/vectors/entry.rs"]
-#[allow(dead_code, reason = "poste-wire's vectors have more kinds of members")]
-mod entry;
-#[path = "../../wire/tests/vectors/plan.rs"]
-#[allow(dead_code, reason = "poste-wire's vectors have more kinds of sections")]
-mod plan;
-
-use entry::{Entry, Outcome, same};
-use plan::{Plan, Section};
 use poste_codec::{PublicKey, SecretKey, ecies};
+use poste_vectors::entry::{self, Entry, Outcome, same};
+use poste_vectors::plan::{self, Plan, Section};
 
 fn plan() -> Plan {
     let mut plan = Plan::new();

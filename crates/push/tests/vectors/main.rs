@@ -14,9 +14,6 @@
 //! [`differences`] lists and that is none.
 
 mod differences;
-#[allow(dead_code, reason = "shared with the vectors of poste-wire, which ask for more")]
-#[path = "../../../wire/tests/vectors/entry.rs"]
-mod entry;
 mod real_client;
 mod rig;
 mod sections;
@@ -26,11 +23,11 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use poste_codec::SecretKey;
+use poste_vectors::entry::{self, Entry, Outcome};
 use poste_wire::Topic;
 use serde_json::Value;
 
 use differences::{DIFFERENCES, Ours};
-use entry::{Entry, Outcome};
 use rig::Rig;
 
 /// Members that are not checked here.

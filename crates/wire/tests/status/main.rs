@@ -11,9 +11,6 @@
 //! A member that no check reads fails the test. What the server decides is no matter of this crate: [`LEFT`] names the
 //! members that the push server's own tests take up.
 
-#[allow(dead_code, reason = "shared with the vectors of Waku v1, which ask for more")]
-#[path = "../vectors/entry.rs"]
-mod entry;
 mod frames;
 mod messages;
 mod primitives;
@@ -27,9 +24,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, thread};
 
 use poste_codec::{PublicKey, SecretKey};
+use poste_vectors::entry::{self, Entry, Outcome};
 use serde_json::Value;
-
-use entry::{Entry, Outcome};
 
 /// Members that are read, but not checked here. Of `response` all members are checked, but only as what they are: whether
 /// the server should answer so (and where it should differ from the deployed one) is a matter of the push server.

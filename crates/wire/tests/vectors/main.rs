@@ -10,14 +10,13 @@
 //! A member that no check reads fails the test, and so does a member whose value may be altered without any check
 //! noticing ([`every_member_matters`]).
 
-mod entry;
 mod envelopes;
 mod mailserver;
 mod packets;
 mod payloads;
-mod plan;
 
-use plan::Plan;
+use poste_vectors::plan::Plan;
+use poste_vectors::{entry, plan};
 
 fn plan() -> Plan {
     let mut plan = Plan::new();

@@ -2,6 +2,7 @@
 //! for fails the test.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -9,30 +10,46 @@ use serde_json::{Value, json};
 use crate::entry::{Entry, Outcome};
 
 /// All entries, and what is left out with the reason.
-pub(crate) struct Plan {
-    pub(crate) cases: Vec<Case>,
-    pub(crate) left: Vec<(String, &'static str)>,
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The entries.
+    pub cases: Vec<Case>,
+    /// What is not checked, and why.
+    pub left: Vec<(String, &'static str)>,
 }
 
 /// An entry and its check.
-pub(crate) struct Case {
-    pub(crate) path: String,
-    pub(crate) value: Value,
+pub struct Case {
+    /// Where it is in the file.
+    pub path: String,
+    /// The entry.
+    pub value: Value,
     check: Box<dyn Fn(&Entry<'_>) -> Outcome>,
 }
 
 impl Case {
-    /// Checks `value`, which is the entry or an altered copy; every member must be read.
-    pub(crate) fn run(&self, value: &Value) -> Outcome {
+    /// Checks `value`, which is the entry or an altered copy.
+    ///
+    /// # Errors
+    /// When the check fails, or has not read every member.
+    pub fn run(&self, value: &Value) -> Outcome {
         let entry = Entry::new(value)?;
         (self.check)(&entry)?;
         entry.finish()
     }
 }
 
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl Plan {
-    pub(crate) fn new() -> Self {
-        Self { cases: Vec::new(), left: Vec::new() }
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
 
     fn add(&mut self, path: String, value: Value, check: impl Fn(&Entry<'_>) -> Outcome + 'static) {
@@ -41,24 +58,31 @@ impl Plan {
 }
 
 /// An object of the file that holds entries.
-pub(crate) struct Section<'v> {
+#[derive(Debug)]
+pub struct Section<'v> {
     path: String,
     value: &'v Value,
     seen: BTreeSet<String>,
 }
 
 impl<'v> Section<'v> {
-    pub(crate) fn new(path: &str, value: &'v Value) -> Self {
+    /// The object at `path`, which is empty for the file itself.
+    #[must_use]
+    pub fn new(path: &str, value: &'v Value) -> Self {
         Self { path: path.to_owned(), value, seen: BTreeSet::new() }
     }
 
     /// The section of this name.
-    pub(crate) fn inside(&mut self, name: &str) -> Section<'v> {
+    #[must_use]
+    pub fn inside(&mut self, name: &str) -> Section<'v> {
         Section::new(&self.path(name), self.member(name))
     }
 
     /// A list of entries.
-    pub(crate) fn each(
+    ///
+    /// # Panics
+    /// When it is no list, or an empty one.
+    pub fn each(
         &mut self,
         name: &str,
         plan: &mut Plan,
@@ -73,22 +97,12 @@ impl<'v> Section<'v> {
     }
 
     /// One entry.
-    pub(crate) fn one(
-        &mut self,
-        name: &str,
-        plan: &mut Plan,
-        check: impl Fn(&Entry<'_>) -> Outcome + 'static,
-    ) {
+    pub fn one(&mut self, name: &str, plan: &mut Plan, check: impl Fn(&Entry<'_>) -> Outcome + 'static) {
         plan.add(self.path(name), self.member(name).clone(), check);
     }
 
     /// Members of the section itself that make an entry together.
-    pub(crate) fn own(
-        &mut self,
-        names: &[&str],
-        plan: &mut Plan,
-        check: impl Fn(&Entry<'_>) -> Outcome + 'static,
-    ) {
+    pub fn own(&mut self, names: &[&str], plan: &mut Plan, check: impl Fn(&Entry<'_>) -> Outcome + 'static) {
         let mut value = json!({});
         for name in names {
             value[*name] = self.member(name).clone();
@@ -97,19 +111,26 @@ impl<'v> Section<'v> {
     }
 
     /// What is not checked here.
-    pub(crate) fn leave(&mut self, name: &str, plan: &mut Plan, reason: &'static str) {
+    pub fn leave(&mut self, name: &str, plan: &mut Plan, reason: &'static str) {
         self.member(name);
         plan.left.push((self.path(name), reason));
     }
 
-    /// Fails if a key was never named.
-    pub(crate) fn finish(&self) {
+    /// To be called at the end.
+    ///
+    /// # Panics
+    /// When a key was never named.
+    pub fn finish(&self) {
         let keys = self.value.as_object().expect("a section is an object").keys();
         let unknown: Vec<_> = keys.filter(|key| !self.seen.contains(*key)).collect();
         assert!(unknown.is_empty(), "{} holds entries without a check: {unknown:?}", self.path);
     }
 
-    pub(crate) fn member(&mut self, name: &str) -> &'v Value {
+    /// A member as it is, which is accounted for then.
+    ///
+    /// # Panics
+    /// When it is missing, as all others do.
+    pub fn member(&mut self, name: &str) -> &'v Value {
         self.seen.insert(name.to_owned());
         let path = self.path(name);
         self.value.get(name).unwrap_or_else(|| panic!("{path} is missing"))
@@ -120,8 +141,12 @@ impl<'v> Section<'v> {
     }
 }
 
-/// The vector file: the full one if `POSTE_VECTORS` names its directory, else the copy of the crate.
-pub(crate) fn load(crate_directory: &str) -> Value {
+/// The file `waku-v1.json`: the full one if `POSTE_VECTORS` names its directory, else the copy in `testdata` of the crate.
+///
+/// # Panics
+/// When it cannot be read.
+#[must_use]
+pub fn load(crate_directory: &str) -> Value {
     let directory = std::env::var_os("POSTE_VECTORS").map(PathBuf::from).unwrap_or_else(|| {
         eprintln!("POSTE_VECTORS is not set: the representative copy in testdata is used");
         Path::new(crate_directory).join("testdata")

@@ -8,84 +8,133 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 /// What a check says: nothing, or where our answer differs.
-pub(crate) type Outcome = Result<(), String>;
+pub type Outcome = Result<(), String>;
 
 /// The members of an entry; remembers which were asked for.
-pub(crate) struct Entry<'v> {
+#[derive(Debug)]
+pub struct Entry<'v> {
     members: &'v Map<String, Value>,
     read: RefCell<BTreeSet<String>>,
 }
 
 impl<'v> Entry<'v> {
-    pub(crate) fn new(value: &'v Value) -> Result<Self, String> {
+    /// An entry is an object.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn new(value: &'v Value) -> Result<Self, String> {
         let members = value.as_object().ok_or("the entry is no object")?;
         Ok(Self { members, read: RefCell::default() })
     }
 
-    /// Fails if a member was never asked for.
-    pub(crate) fn finish(&self) -> Outcome {
+    /// To be called at the end.
+    ///
+    /// # Errors
+    /// When a member was never asked for.
+    pub fn finish(&self) -> Outcome {
         let read = self.read.borrow();
         let unread: Vec<_> = self.members.keys().filter(|name| !read.contains(*name)).collect();
         if unread.is_empty() { Ok(()) } else { Err(format!("unchecked members: {unread:?}")) }
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'v String> + use<'v> {
+    /// The names of all members.
+    pub fn names(&self) -> impl Iterator<Item = &'v String> + use<'v> {
         self.members.keys()
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
+    /// Whether there is such a member. That is not asking for it.
+    pub fn has(&self, name: &str) -> bool {
         self.members.contains_key(name)
     }
 
-    pub(crate) fn value(&self, name: &str) -> Result<&'v Value, String> {
+    /// A member.
+    ///
+    /// # Errors
+    /// When it is missing; those below also when it is of another kind.
+    pub fn value(&self, name: &str) -> Result<&'v Value, String> {
         self.read.borrow_mut().insert(name.to_owned());
         self.members.get(name).ok_or_else(|| format!("{name} is missing"))
     }
 
-    pub(crate) fn text(&self, name: &str) -> Result<&'v str, String> {
+    /// A text.
+    ///
+    /// # Errors
+    /// See [`Self::value`].
+    pub fn text(&self, name: &str) -> Result<&'v str, String> {
         self.value(name)?.as_str().ok_or_else(|| format!("{name} is no text"))
     }
 
-    pub(crate) fn bytes(&self, name: &str) -> Result<Vec<u8>, String> {
+    /// Bytes in hexadecimal.
+    ///
+    /// # Errors
+    /// See [`Self::value`].
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>, String> {
         hex::decode(self.text(name)?).map_err(|error| format!("{name}: {error}"))
     }
 
-    pub(crate) fn array<const N: usize>(&self, name: &str) -> Result<[u8; N], String> {
+    /// So many bytes in hexadecimal.
+    ///
+    /// # Errors
+    /// See [`Self::value`].
+    pub fn array<const N: usize>(&self, name: &str) -> Result<[u8; N], String> {
         self.bytes(name)?.try_into().map_err(|_| format!("{name} has not {N} bytes"))
     }
 
-    pub(crate) fn parsed<T: FromStr>(&self, name: &str) -> Result<T, String> {
+    /// A text that is the text of something else.
+    ///
+    /// # Errors
+    /// See [`Self::value`].
+    pub fn parsed<T: FromStr>(&self, name: &str) -> Result<T, String> {
         self.text(name)?.parse().map_err(|_| format!("{name} cannot be read"))
     }
 
-    pub(crate) fn uint(&self, name: &str) -> Result<u64, String> {
+    /// A number.
+    ///
+    /// # Errors
+    /// See [`Self::value`].
+    pub fn uint(&self, name: &str) -> Result<u64, String> {
         self.value(name)?.as_u64().ok_or_else(|| format!("{name} is no unsigned integer"))
     }
 
     /// A number, or the text `inf`.
-    pub(crate) fn float(&self, name: &str) -> Result<f64, String> {
+    ///
+    /// # Errors
+    /// See [`Self::value`].
+    pub fn float(&self, name: &str) -> Result<f64, String> {
         match self.value(name)? {
             Value::String(text) if text == "inf" => Ok(f64::INFINITY),
             value => value.as_f64().ok_or_else(|| format!("{name} is no number")),
         }
     }
 
-    pub(crate) fn flag(&self, name: &str) -> Result<bool, String> {
+    /// Yes or no.
+    ///
+    /// # Errors
+    /// See [`Self::value`].
+    pub fn flag(&self, name: &str) -> Result<bool, String> {
         self.value(name)?.as_bool().ok_or_else(|| format!("{name} is no bool"))
     }
 
-    pub(crate) fn list(&self, name: &str) -> Result<&'v Vec<Value>, String> {
+    /// A list.
+    ///
+    /// # Errors
+    /// See [`Self::value`].
+    pub fn list(&self, name: &str) -> Result<&'v Vec<Value>, String> {
         self.value(name)?.as_array().ok_or_else(|| format!("{name} is no list"))
     }
 }
 
 /// Compares our answer with the recorded one.
-pub(crate) fn same<T: PartialEq + Debug>(what: &str, ours: T, recorded: T) -> Outcome {
+///
+/// # Errors
+/// When they differ.
+pub fn same<T: PartialEq + Debug>(what: &str, ours: T, recorded: T) -> Outcome {
     if ours == recorded { Ok(()) } else { Err(format!("{what}: ours is {ours:?}, recorded is {recorded:?}")) }
 }
 
 /// How many values an entry has, those of nested objects included.
-pub(crate) fn count_members(value: &Value) -> usize {
+#[must_use]
+pub fn count_members(value: &Value) -> usize {
     match value {
         Value::Object(members) => members.values().map(count_members).sum(),
         _ => 1,
@@ -93,7 +142,11 @@ pub(crate) fn count_members(value: &Value) -> usize {
 }
 
 /// Copies of an entry, each with one value altered, and the name of that value.
-pub(crate) fn alterations(value: &Value) -> Vec<(String, Value)> {
+///
+/// # Panics
+/// When the entry is no object, or holds what no vectors hold.
+#[must_use]
+pub fn alterations(value: &Value) -> Vec<(String, Value)> {
     let Value::Object(members) = value else { panic!("the entry is no object") };
     let mut copies = Vec::new();
     for (name, member) in members {
