@@ -2,19 +2,24 @@
 //! which one is killed, through kill -9, and through a power cut.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use poste_codec::SecretKey;
 use poste_doubles::gorush::Fault;
 use poste_integration_tests::endurance::seed;
 use poste_integration_tests::filesystem::FileSystem;
+use poste_integration_tests::process::Process;
 use poste_integration_tests::push::person::{PATIENCE, Person, device_token, installation};
-use poste_integration_tests::push::services::Services;
+use poste_integration_tests::push::services::{PushService, Services};
 use poste_integration_tests::requirement;
+use poste_integration_tests::stack::poste;
 use poste_wire::status::proto::PushNotificationReport;
 use poste_wire::status::{Grant, TopicName};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::Value;
 use tokio::time::timeout;
 
 const VERSION_MISMATCH: i32 = 2;
@@ -89,6 +94,56 @@ async fn the_whole_story_over_rlpx() -> Result<()> {
     services.gorush.settle().await;
     ensure!(services.gorush.pushes().len() == 2, "{:?}", services.gorush.pushes());
     push.service.stop()
+}
+
+/// A registers at two servers with the program that people use; one is killed; B, who knows both from A's advertisement and their
+/// answers, has A's device notified all the same, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_servers_the_one_that_lives_is_asked() -> Result<()> {
+    let services = Services::start().await?;
+    let mut servers = [services.push("first", &[])?, services.push("second", &[])?];
+    let home = tempfile::tempdir()?;
+    let [a, b] = ["a", "b"].map(|name| home.path().join(format!("{name}.key")));
+    for key in [&a, &b] {
+        poste()?.args(["key", "new", "--file"]).arg(key).output()?;
+    }
+    let name = |server: &PushService| hex::encode(server.key.to_compressed());
+    let notify = |what: &str, key: &Path, arguments: &[&str]| {
+        let mut command = poste()?;
+        command.args(["notify", what, "--json", "--enode", services.enode()?, "--key"]).arg(key);
+        command.arg("--state").arg(key.with_extension("state")).args(arguments);
+        Process::start(what, &mut command)?.finish(5 * PATIENCE)
+    };
+    let [first, second] = [name(&servers[0]), name(&servers[1])];
+    let registration = ["--token", "a token", "--apn-topic", "im.status.ethereum"];
+    let both = [&registration[..], &["--server", &first, "--server", &second]].concat();
+    let registered = notify("register", &a, &both)?;
+    ensure!(registered.success, "{:?}: {}", registered.events, registered.stderr);
+    for server in [&first, &second] {
+        let has_it = |event: &&Value| event["event"] == "registered" && event["server"] == server[..];
+        ensure!(registered.events.iter().any(|event| has_it(&event)), "{:?}", registered.events);
+    }
+
+    // Which of the two is asked first is chance: each is the dead one once.
+    let receiver = hex::encode(key_of(&a)?.public().to_compressed());
+    for dead in [0, 1] {
+        servers[dead].service.kill()?;
+        let before = services.gorush.pushes().len();
+        let id = hex::encode([u8::try_from(dead)? + 1; 32]);
+        let sent = notify("send", &b, &["--to", &receiver, "--message-id", &id])?;
+        ensure!(sent.success, "with a dead server: {:?}: {}", sent.events, sent.stderr);
+        timeout(PATIENCE, services.gorush.wait_for_pushes(before + 1)).await?;
+        services.gorush.settle().await;
+        let pushes = services.gorush.pushes();
+        ensure!(pushes.len() == before + 1, "one message rang {} times", pushes.len() - before);
+        ensure!(pushes.iter().all(|push| push.token == "a token"), "{pushes:?}");
+        // What was asked of it while it was dead it finds in the archive; that another one sent it, it cannot know.
+        servers[dead].restart()?;
+        servers[dead].caught_up().await?;
+        services.gorush.settle().await;
+    }
+    ensure!(services.gorush.pushes().len() <= 4, "two messages, and each server knew one of them");
+    Ok(())
 }
 
 /// Kill -9 at random moments while requests come: every request is answered, before or after, no message rings twice, and
@@ -203,6 +258,12 @@ async fn a_power_cut_between_claim_and_answer_rings_no_device_twice() -> Result<
     let rang = services.gorush.calls().iter().map(|call| call.notifications().len()).sum::<usize>();
     ensure!(rang == 2, "{rang} notifications for two messages");
     push.service.stop()
+}
+
+/// The key in a file of 64 hexadecimal digits.
+fn key_of(file: &Path) -> Result<SecretKey> {
+    let bytes = hex::decode(std::fs::read_to_string(file)?.trim())?;
+    Ok(SecretKey::from_bytes(bytes.as_slice().try_into()?)?)
 }
 
 /// A chat that only this message is in.

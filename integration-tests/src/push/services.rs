@@ -6,14 +6,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use poste_codec::PublicKey;
 use poste_doubles::gorush::{self, Gorush};
+use poste_rpc::client::Target;
+use poste_rpc::push::v1::StatsRequest;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::process::Process;
 use crate::stack::{poste, start};
 
 /// How long a service may take to stop.
 const STOP: Duration = Duration::from_secs(60);
+/// How long a push server may be behind its archive after a start.
+const CATCH_UP: Duration = Duration::from_secs(30);
 
 /// `poste serve …`, with addresses that stay the same over restarts. It is killed when dropped.
 #[derive(Debug)]
@@ -86,6 +91,22 @@ impl PushService {
         self.service.restart()?;
         ensure!(key(&self.service)? == self.key, "another identity after the restart");
         Ok(())
+    }
+
+    /// Waits until it has dealt with everything that its archive has.
+    pub async fn caught_up(&self) -> Result<()> {
+        let target = Target::lazy(&format!("http://{}", self.service.ready("/admin/push")?))?;
+        let mut admin = poste_rpc::push::admin_client(target.channel());
+        let deadline = Instant::now() + CATCH_UP;
+        loop {
+            let stats = admin.stats(StatsRequest {}).await?.into_inner();
+            let feed = stats.feed.context("what it has read")?;
+            if feed.connected && feed.in_progress == 0 && feed.seq >= feed.head {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "it does not catch up: {feed:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Where its files are.
