@@ -14,6 +14,9 @@ const POLL: Duration = Duration::from_millis(200);
 const NEED_DOCKER: &str = "this test needs a Docker Engine and docker-compose; `scripts/test` installs them on Debian and \
                            Ubuntu, and POSTE_SKIP=docker does without these tests";
 
+/// What runs in it.
+pub const SERVICES: [&str; 3] = ["archive", "gateway", "push"];
+
 /// A compose project.
 #[derive(Debug)]
 pub struct Project {
@@ -22,7 +25,7 @@ pub struct Project {
 }
 
 impl Project {
-    /// Starts gateway and archive from the image that `scripts/images` made (`POSTE_IMAGE`, default `poste:dev`), with
+    /// Starts all services from the image that `scripts/images` made (`POSTE_IMAGE`, default `poste:dev`), with
     /// RLPx published on a free port of 127.0.0.1.
     pub fn up() -> Result<Self> {
         let image = std::env::var("POSTE_IMAGE").unwrap_or_else(|_| "poste:dev".to_owned());
@@ -38,7 +41,7 @@ impl Project {
     pub fn wait_healthy(&self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
-            let states = ["archive", "gateway"]
+            let states = SERVICES
                 .iter()
                 .map(|service| Ok((*service, self.inspect(service, "{{.State.Health.Status}}")?)))
                 .collect::<Result<Vec<_>>>()?;
@@ -77,6 +80,12 @@ impl Project {
     /// Starts a killed container again.
     pub fn start(&self, service: &str) -> Result<()> {
         run(Command::new("docker").args(["start", &self.container(service)?])).map(drop)
+    }
+
+    /// Runs a command in a service's container, and gives what it prints.
+    pub fn exec(&self, service: &str, command: &[&str]) -> Result<String> {
+        let output = run(Command::new("docker").args(["exec", &self.container(service)?]).args(command))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// What a Go template of `docker inspect` says about a service's container.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
-use poste_integration_tests::containers::Project;
+use poste_integration_tests::containers::{Project, SERVICES};
 use poste_integration_tests::mail;
 use poste_integration_tests::process::Process;
 use poste_integration_tests::{peers, requirement};
@@ -22,7 +22,7 @@ fn foreign_peers_meet_through_the_containers_and_outlive_a_killed_archive() -> R
     }
     let project = Project::up()?;
     project.wait_healthy(LONG)?;
-    for service in ["archive", "gateway"] {
+    for service in SERVICES {
         let guarded = project.inspect(
             service,
             "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}}",
@@ -30,6 +30,9 @@ fn foreign_peers_meet_through_the_containers_and_outlive_a_killed_archive() -> R
         ensure!(guarded == "65532:65532 true [ALL] [no-new-privileges:true]", "{service}: {guarded}");
     }
     let enode = project.enode()?;
+    // Through the gateway's, the archive's and the push server's container, and back.
+    let tested = project.exec("push", &["/poste", "ctl", "push", "self-test", "--json"])?;
+    println!("{tested}");
 
     let poster =
         Process::start(
