@@ -80,6 +80,9 @@ impl TopicFeed for Everything {
     async fn leave(&self, _: &[Topic]) {}
 }
 
+/// Topics and frames.
+type Published = Arc<parking_lot::Mutex<Vec<(Topic, Vec<u8>)>>>;
+
 /// The network as one receiver sees it, with its servers.
 #[derive(Debug)]
 struct Air {
@@ -87,7 +90,7 @@ struct Air {
     servers: Vec<(u8, PushServer)>,
     answers: mpsc::Receiver<Mail>,
     subscribed: BTreeSet<Topic>,
-    published: Arc<parking_lot::Mutex<Vec<(Topic, Vec<u8>)>>>,
+    published: Published,
     position: u64,
 }
 
