@@ -44,6 +44,9 @@ use notes::Notes;
 use source::Source;
 use stream::Reader;
 
+/// Messages that may wait until they are tried again, and their bytes. They hold up nobody else.
+const MAX_WAITING: usize = 1024;
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// Envelopes that may wait for whoever listens in; what comes beyond is left out.
 const LOOPBACK_MAIL: usize = 64;
 
@@ -90,6 +93,8 @@ struct State {
     source: Source,
     /// Messages that were taken and are not dealt with.
     in_progress: BTreeSet<u64>,
+    /// Those of them that could not be dealt with and are tried again later.
+    waiting: Waiting,
     /// The newest record of the archive, as far as is known.
     head: u64,
     /// When the archive was heard last, or could not be because nothing was taken.
@@ -98,6 +103,12 @@ struct State {
     paused: bool,
     last_error: Option<String>,
     listeners: Listeners,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    count: usize,
+    bytes: usize,
 }
 
 /// Who listens in, besides the server.
@@ -128,6 +139,7 @@ impl Feed {
             listening: Listening::from(source.begins_after()),
             source,
             in_progress: BTreeSet::new(),
+            waiting: Waiting::default(),
             head: 0,
             heard: Instant::now(),
             connected: false,
@@ -268,6 +280,12 @@ impl Shared {
     fn note_error(&self, error: &str) {
         self.state.lock().last_error = Some(error.to_owned());
         self.checks.archive.not_ready(error);
+    }
+}
+
+impl Waiting {
+    fn has_room(&self) -> bool {
+        self.count < MAX_WAITING && self.bytes < MAX_WAITING_BYTES
     }
 }
 

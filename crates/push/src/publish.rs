@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use poste_rpc::client::Target;
 use poste_rpc::gateway::v1::PublishRequest;
 use poste_service::Clock;
@@ -32,6 +33,8 @@ const LARGE_BYTES: usize = 50_000;
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the other gateway is waited for when one has taken an answer.
 const SECOND_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a refusal counts. Answers are tried again, and so it is renewed while it lasts.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// When the answer to a registration goes out again, and how many may wait for that.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 const AGAIN_QUEUE: usize = 1024;
@@ -46,6 +49,8 @@ struct Inner {
     gateways: Vec<Target>,
     /// The one that took the last answer.
     preferred: AtomicUsize,
+    /// When none took one, and why; nothing since one did.
+    refused: Mutex<Option<(Instant, String)>>,
     ttl_s: u32,
     clock: Clock,
     again: mpsc::Sender<Again>,
@@ -83,9 +88,23 @@ impl GatewayPublisher {
         let (sender, again) = mpsc::channel(AGAIN_QUEUE);
         let metrics = PublishMetrics::register(scope);
         let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
-        let inner = Inner { gateways, preferred: AtomicUsize::new(0), ttl_s, clock, again: sender, metrics };
+        let inner = Inner {
+            gateways,
+            preferred: AtomicUsize::new(0),
+            refused: Mutex::new(None),
+            ttl_s,
+            clock,
+            again: sender,
+            metrics,
+        };
         let publisher = Self(Arc::new(inner));
         (publisher.clone(), Repeating { publisher, again })
+    }
+
+    /// Why no gateway took the last answer, if that was just now.
+    pub(crate) fn refused(&self) -> Option<String> {
+        let refused = self.0.refused.lock();
+        refused.as_ref().filter(|(at, _)| at.elapsed() < REFUSED_FOR).map(|(_, reason)| reason.clone())
     }
 
     /// Brings each frame to as many gateways as `copies` says, if there are as many.
@@ -147,6 +166,7 @@ impl Inner {
                 Some((gateway, Ok(()))) => {
                     if !std::mem::replace(&mut is_sent, true) {
                         self.preferred.store(gateway, Ordering::Relaxed);
+                        *self.refused.lock() = None;
                     }
                 }
                 Some((_, Err(error))) => {
@@ -156,7 +176,11 @@ impl Inner {
                     }
                 }
                 None if is_sent => return Ok(()),
-                None => return Err(PublishError(errors.join("; "))),
+                None => {
+                    let reason = errors.join("; ");
+                    *self.refused.lock() = Some((Instant::now(), reason.clone()));
+                    return Err(PublishError(reason));
+                }
             }
         }
     }

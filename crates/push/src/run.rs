@@ -128,6 +128,7 @@ async fn start_on(
         ["push.archive", "push.gateway", "push.provider", "push.store"]
             .map(|name| context.readiness.add(name));
     let identity = identity_of(&config).await?;
+    let config = PushConfig { identity: None, ..config };
     let store = open_store(&config, &identity.public(), &context).await?;
     store_check.ready();
     let (scope, clock) = (context.metrics.scope(NAME), context.clock.clone());
@@ -166,7 +167,7 @@ async fn start_on(
         server: Arc::clone(&server),
         store: Arc::clone(&store),
         provider: provider.clone(),
-        publisher,
+        publisher: publisher.clone(),
         feed: Arc::new(feed.clone()),
         stop: stop.clone(),
     };
@@ -194,7 +195,7 @@ async fn start_on(
     let ending = CancellationToken::new();
     let mut upkeep = JoinSet::new();
     upkeep.spawn(repeating.run(ending.clone()));
-    upkeep.spawn(neighbours::watch_gateways(gateways, gateway_check, stop.clone()));
+    upkeep.spawn(neighbours::watch_gateways(gateways, publisher, gateway_check, stop.clone()));
     upkeep.spawn(neighbours::watch_provider(Arc::new(provider), provider_check, stop.clone()));
     upkeep.spawn(counts::refresh(Arc::clone(&store), scope, stop.clone()));
     upkeep.spawn(expiry::run(Arc::clone(&server), config, clock, stop.clone()));

@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::Shared;
+use super::source::NOWHERE;
 use crate::server::PushServer;
-use crate::store::{Checkpoint, RegistrationStore};
+use crate::store::{Checkpoint, RegistrationStore, StoreError};
 
 /// How often the checkpoint is written, at most.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -23,6 +24,7 @@ pub(super) struct Notes {
     server: Arc<PushServer>,
     store: Arc<dyn RegistrationStore>,
     written: Option<Checkpoint>,
+    has_taken_back: bool,
     caught_up_at: Option<Instant>,
     has_failed: bool,
 }
@@ -33,7 +35,15 @@ impl Notes {
         server: Arc<PushServer>,
         store: Arc<dyn RegistrationStore>,
     ) -> Self {
-        Self { shared, server, store, written: None, caught_up_at: None, has_failed: false }
+        Self {
+            shared,
+            server,
+            store,
+            written: None,
+            has_taken_back: false,
+            caught_up_at: None,
+            has_failed: false,
+        }
     }
 
     /// Writes every second if there is something new, and once more when the reader has ended.
@@ -66,9 +76,9 @@ impl Notes {
     }
 
     async fn checkpoint(&mut self) {
-        let (store_id, dealt_with) = {
+        let (store_id, dealt_with, is_put_back) = {
             let state = self.shared.state.lock();
-            (state.source.store_id(), state.dealt_with())
+            (state.source.store_id(), state.dealt_with(), state.source.is_put_back())
         };
         let Some(archive_store_id) = store_id else { return };
         let seq = self.server.checkpoint(dealt_with, self.shared.settings.clock.now());
@@ -77,7 +87,7 @@ impl Notes {
         if seq == 0 || self.written == Some(checkpoint) {
             return;
         }
-        match self.store.set_checkpoint(checkpoint).await {
+        match self.write(checkpoint, is_put_back).await {
             Ok(()) => {
                 self.written = Some(checkpoint);
                 if std::mem::take(&mut self.has_failed) {
@@ -93,6 +103,15 @@ impl Notes {
                 }
             }
         }
+    }
+
+    async fn write(&mut self, checkpoint: Checkpoint, is_put_back: bool) -> Result<(), StoreError> {
+        if is_put_back && !self.has_taken_back {
+            // The store takes no lower place of the same archive.
+            self.store.set_checkpoint(NOWHERE).await?;
+            self.has_taken_back = true;
+        }
+        self.store.set_checkpoint(checkpoint).await
     }
 
     async fn caught_up(&mut self) {

@@ -53,6 +53,8 @@ enum StreamEnd {
     Silent,
     #[error("the archive sent what was not asked for")]
     Confused,
+    #[error("the archive does not know its newest records yet")]
+    Behind,
     #[error(transparent)]
     WrongStore(#[from] WrongStore),
     /// Another kind of stream is better.
@@ -143,18 +145,19 @@ impl Reader {
             StreamEnd::Call(error) if error.code == Code::FailedPrecondition => {
                 self.explain().await.unwrap_or(StreamEnd::Call(error))
             }
+            StreamEnd::Behind => self.explain().await.unwrap_or(StreamEnd::Behind),
             end => end,
         }
     }
 
-    /// Why the archive refuses a place.
+    /// Why the archive does not have what was received.
     async fn explain(&self) -> Option<StreamEnd> {
         let found = look(&self.shared).await.ok()?;
         let mut state = self.shared.state.lock();
         if let Err(wrong) = state.source.meet(&found.store_id) {
             return Some(wrong.into());
         }
-        if found.seq >= state.listening.received() {
+        if found.indexing.is_some() || found.seq >= state.listening.received() {
             return None;
         }
         // Places of what is in progress would mean two things: the operator's consent holds from a start on.
@@ -213,7 +216,8 @@ impl Reader {
     fn now(&self) -> Now {
         let mut state = self.shared.state.lock();
         let settings = &self.shared.settings;
-        let may_take = !state.paused && state.in_progress.len() < settings.max_in_progress;
+        let at_work = state.in_progress.len().saturating_sub(state.waiting.count);
+        let may_take = !state.paused && at_work < settings.max_in_progress && state.waiting.has_room();
         if !may_take {
             state.heard = Instant::now();
         }
@@ -269,6 +273,9 @@ impl Reader {
         let mut state = self.shared.state.lock();
         let store_id = state.source.meet(&head.store_id)?;
         let received = state.listening.received();
+        if head.seq < received {
+            return Err(StreamEnd::Behind);
+        }
         if let Some(gap) = state.source.retired(retired, received) {
             self.shared.metrics.gaps.inc();
             self.shared.metrics.gap_records.inc_by(gap.records);

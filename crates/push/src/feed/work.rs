@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use poste_rpc::archive::v1::Record;
 use poste_wire::{Envelope, Topic};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
@@ -24,20 +25,27 @@ pub(super) struct Work {
     shared: Arc<Shared>,
     server: Arc<PushServer>,
     stop: CancellationToken,
+    /// Whoever waited for another attempt has to wait for a place too.
+    places: Arc<Semaphore>,
     tasks: JoinSet<()>,
 }
 
 impl Work {
     /// From `stop` on nothing is tried again.
     pub(super) fn new(shared: Arc<Shared>, server: Arc<PushServer>, stop: CancellationToken) -> Self {
-        Self { shared, server, stop, tasks: JoinSet::new() }
+        let places = Arc::new(Semaphore::new(shared.settings.max_in_progress));
+        Self { shared, server, stop, places, tasks: JoinSet::new() }
     }
 
     /// Begins with a record that is noted as in progress.
     pub(super) fn begin(&mut self, topic: Topic, record: Record) {
         let in_progress = InProgress { shared: Arc::clone(&self.shared), seq: record.seq, is_done: false };
-        let (server, stop) = (Arc::clone(&self.server), self.stop.clone());
-        self.tasks.spawn(deal_with(server, topic, record.body, in_progress, stop));
+        let attempts = Attempts {
+            server: Arc::clone(&self.server),
+            stop: self.stop.clone(),
+            places: Arc::clone(&self.places),
+        };
+        self.tasks.spawn(deal_with(attempts, topic, record.body, in_progress));
         while self.tasks.try_join_next().is_some() {}
     }
 
@@ -81,13 +89,7 @@ impl Drop for InProgress {
     }
 }
 
-async fn deal_with(
-    server: Arc<PushServer>,
-    topic: Topic,
-    body: Bytes,
-    mut in_progress: InProgress,
-    stop: CancellationToken,
-) {
+async fn deal_with(attempts: Attempts, topic: Topic, body: Bytes, mut in_progress: InProgress) {
     let shared = Arc::clone(&in_progress.shared);
     let envelope = compute(body.len(), move || Envelope::decode(body)).await;
     match envelope {
@@ -97,7 +99,7 @@ async fn deal_with(
                 let made_at = Duration::from_secs(envelope.sent().into());
                 let position = in_progress.seq;
                 let incoming = Incoming { topic, data: data.clone(), made_at, position };
-                if handle(&shared, &server, incoming, &stop).await.is_none() {
+                if attempts.handle(&shared, incoming).await.is_none() {
                     return;
                 }
             }
@@ -112,33 +114,64 @@ async fn deal_with(
     in_progress.is_done = true;
 }
 
-/// Until there is an outcome: a gateway that is away comes back, and the sender is owed an answer. None if there is none.
-async fn handle(
-    shared: &Shared,
-    server: &PushServer,
-    incoming: Incoming,
-    stop: &CancellationToken,
-) -> Option<Handled> {
-    let mut pause = FIRST_PAUSE;
-    let mut said = false;
-    loop {
-        let cause = match server.handle(incoming.clone(), shared.settings.clock.now()).await {
-            Ok(Handled::Unanswered(Unanswered::StoreFailed)) => "the store failed".to_owned(),
-            Ok(handled) => return Some(handled),
-            Err(error) => error.to_string(),
-        };
-        if !std::mem::replace(&mut said, true) {
-            warn!(cause, "a message could not be dealt with, trying again until it is");
-        }
-        shared.metrics.retries.inc();
-        let until = back_off(&mut pause, LAST_PAUSE);
-        if timeout_at(until, stop.cancelled()).await.is_ok() {
-            return None;
+/// What it takes to deal with one message.
+struct Attempts {
+    server: Arc<PushServer>,
+    stop: CancellationToken,
+    places: Arc<Semaphore>,
+}
+
+impl Attempts {
+    /// Tries until there is an outcome: a gateway that is away comes back, and the sender is owed an answer. None if
+    /// there is none at the stop.
+    async fn handle(&self, shared: &Shared, incoming: Incoming) -> Option<Handled> {
+        let mut pause = FIRST_PAUSE;
+        let mut said = false;
+        loop {
+            let place = self.places.acquire().await.ok()?;
+            let now = shared.settings.clock.now();
+            let cause = match self.server.handle(incoming.clone(), now).await {
+                Ok(Handled::Unanswered(Unanswered::StoreFailed)) => "the store failed".to_owned(),
+                Ok(handled) => return Some(handled),
+                Err(error) => error.to_string(),
+            };
+            drop(place);
+            if !std::mem::replace(&mut said, true) {
+                warn!(cause, "a message could not be dealt with, trying again until it is");
+            }
+            shared.metrics.retries.inc();
+            let _waiting = shared.wait_with(incoming.data.len());
+            let until = back_off(&mut pause, LAST_PAUSE);
+            if timeout_at(until, self.stop.cancelled()).await.is_ok() {
+                return None;
+            }
         }
     }
 }
 
+/// A message that waits for another attempt.
+struct WaitingFor<'s> {
+    shared: &'s Shared,
+    bytes: usize,
+}
+
+impl Drop for WaitingFor<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.waiting.count -= 1;
+        state.waiting.bytes -= self.bytes;
+    }
+}
+
 impl Shared {
+    fn wait_with(&self, bytes: usize) -> WaitingFor<'_> {
+        let mut state = self.state.lock();
+        state.waiting.count += 1;
+        state.waiting.bytes += bytes;
+        self.changed.notify_one();
+        WaitingFor { shared: self, bytes }
+    }
+
     /// Gives data to whoever listens in on its topic. Whether the server wants it too.
     fn tell(&self, topic: Topic, data: &Bytes) -> bool {
         let state = self.state.lock();

@@ -14,22 +14,33 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tracing::{info, warn};
 
+use crate::publish::GatewayPublisher;
+
 const INTERVAL: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(4);
 /// What a gateway is asked about.
 const SERVICE: &str = "poste.gateway.v1.GatewayService";
 
-/// Asks the gateways until `stop`: one that serves is enough.
-pub(super) async fn watch_gateways(gateways: Vec<Target>, check: Check, stop: CancellationToken) {
+/// Asks the gateways until `stop`: one that serves is enough, unless none took the last answer.
+pub(super) async fn watch_gateways(
+    gateways: Vec<Target>,
+    publisher: Arc<GatewayPublisher>,
+    check: Check,
+    stop: CancellationToken,
+) {
     let mut seen = Seen::new("gateway", check);
     let watching = async {
         loop {
             seen.tick.tick().await;
             let asked = join_all(gateways.iter().map(ask)).await;
-            let is_there = asked.iter().any(Result::is_ok);
-            let reasons: Vec<String> = asked.into_iter().filter_map(Result::err).collect();
-            let found = format!("no gateway takes answers: {}", reasons.join("; "));
-            seen.note(if is_there { Ok(()) } else { Err(found) });
+            let reason = if asked.iter().any(Result::is_ok) {
+                publisher.refused()
+            } else {
+                let reasons: Vec<String> = asked.into_iter().filter_map(Result::err).collect();
+                Some(reasons.join("; "))
+            };
+            let found = reason.map(|reason| format!("no gateway takes answers: {reason}"));
+            seen.note(found.map_or(Ok(()), Err));
         }
     };
     stop.run_until_cancelled(watching).await;

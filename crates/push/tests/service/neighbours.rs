@@ -30,7 +30,12 @@ async fn an_archive_that_was_away_is_read_on() {
 #[tokio::test]
 async fn an_answer_waits_for_a_gateway_and_the_device_rings_once() {
     let away = free_address();
-    let mut stack = Stack::with(|config| config.gateways = vec![url(away)]).await;
+    let mut stack = Stack::with(|config| {
+        config.gateways = vec![url(away)];
+        // The second message does not wait for the first one.
+        config.max_in_progress = 1;
+    })
+    .await;
     let (alice, bob) = (Client::of(&stack), Client::of(&stack));
     stack.has_fault("push.gateway", &away.to_string()).await;
     publish(stack.gateway_address, bob.registration(1)).await;

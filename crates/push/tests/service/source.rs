@@ -1,6 +1,8 @@
 //! Another archive than before.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use poste_rpc::archive::v1::append_request::Kind;
 use poste_rpc::archive::v1::{
@@ -51,6 +53,39 @@ async fn another_archive_needs_consent_and_its_old_messages_are_no_news() {
 }
 
 #[tokio::test]
+async fn an_archive_that_was_put_back_needs_consent() {
+    let mut stack = Stack::start().await;
+    let (alice, bob) = (Client::of(&stack), Client::of(&stack));
+    bob.registers(&stack, 1).await;
+    stack.stop_archive().await;
+    copy(&stack.directory.path().join("archive"), &stack.directory.path().join("backup"));
+    stack.start_archive("archive").await;
+    stack.is_fault_free("push.archive").await;
+    for message in 1..=3 {
+        publish(stack.gateway_address, alice.request(&bob, message)).await;
+    }
+    alice.is_told(&stack, 3).await;
+    stack.stop_archive().await;
+    stack.start_archive("backup").await;
+    stack.has_fault("push.archive", "was put back to an earlier state").await;
+
+    stack.stop_push().await;
+    stack.start_push().await;
+    stack.has_fault("push.archive", "was put back to an earlier state").await;
+    stack.config.archive_store = Some(store_id(stack.archive_address).await);
+    for message in 4..=5 {
+        stack.stop_push().await;
+        publish(stack.gateway_address, alice.request(&bob, message)).await;
+        stack.start_push().await;
+        stack.is_fault_free("push.archive").await;
+        eventually("the device to ring", async || stack.rings() == usize::from(message)).await;
+        // The second time there is a checkpoint of it.
+        stack.config.archive_store = None;
+    }
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn a_setting_that_names_another_archive_is_told() {
     let mut stack = Stack::start().await;
     stack.stop_push().await;
@@ -61,6 +96,19 @@ async fn a_setting_that_names_another_archive_is_told() {
     publish(stack.gateway_address, bob.registration(1)).await;
     assert_eq!(stack.metric("archive_connections", ""), 0);
     stack.end().await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let to = to.join(file.file_name());
+        if file.file_type().unwrap().is_dir() {
+            copy(&file.path(), &to);
+        } else {
+            fs::copy(file.path(), to).unwrap();
+        }
+    }
 }
 
 async fn store_id(archive: SocketAddr) -> String {

@@ -60,7 +60,9 @@ impl Tail {
             Some(Change::Drop { topics }) => {
                 for topic in topics {
                     self.live.remove(&topic);
-                    self.catching_up.iter_mut().for_each(|(group, _)| drop(group.remove(&topic)));
+                    for (group, _) in &mut self.catching_up {
+                        group.remove(&topic);
+                    }
                 }
                 self.catching_up.retain(|(group, _)| !group.is_empty());
             }
