@@ -13,11 +13,13 @@ mod mailbox;
 mod network;
 pub mod profile;
 pub mod query;
+#[cfg(test)]
+mod real_client;
 pub mod receiver;
 pub mod register;
 pub mod send;
-pub mod state;
 mod sender;
+pub mod state;
 #[cfg(test)]
 mod testing;
 
@@ -27,5 +29,5 @@ pub use network::{Mail, Network};
 pub use profile::{Device, Profile, ProfileError};
 pub use receiver::{Receiver, ReceiverError, ReceiverEvent};
 pub use register::{Registrar, RegistrationAnswer};
-pub use state::{ReceiverState, Standing, StateError, StateFile};
 pub use sender::{Discovered, Queried, SendReport, Sender, SenderError};
+pub use state::{ReceiverState, Standing, StateError, StateFile};

@@ -72,7 +72,8 @@ fn only_the_contact_advertises_for_itself() {
 #[test]
 fn what_is_not_to_be_believed_stops_the_rest() {
     let grant = InfoError::Grant(GrantError::Signature);
-    let alterations: [(fn(&mut PushNotificationQueryInfo), InfoError); 10] = [
+    type Alter = fn(&mut PushNotificationQueryInfo);
+    let alterations: [(Alter, InfoError); 10] = [
         (|info| info.server_public_key = Bytes::from_static(&[2; 32]), InfoError::Server),
         (|info| info.server_public_key = Bytes::from_static(&[0xff; 33]), InfoError::Server),
         (

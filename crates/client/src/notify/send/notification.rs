@@ -32,7 +32,12 @@ pub enum NotificationKind {
 
 impl Notification {
     /// The entry of a request, for one device.
-    pub(super) fn entry(&self, own: &PublicKey, contact: &PublicKey, info: &PushInfo) -> PushNotification {
+    pub(in crate::notify) fn entry(
+        &self,
+        own: &PublicKey,
+        contact: &PublicKey,
+        info: &PushInfo,
+    ) -> PushNotification {
         let chat = match &self.kind {
             // The receiver knows the chat by our key.
             NotificationKind::OneToOne => chat_key(own),

@@ -90,10 +90,12 @@ impl Asked {
     }
 }
 
+type Fill = Box<dyn FnMut(&mut [u8])>;
+
 /// A sending, and its clock.
 struct Lab {
     sending: Sending,
-    fill: Box<dyn FnMut(&mut [u8])>,
+    fill: Fill,
     now: Duration,
 }
 
