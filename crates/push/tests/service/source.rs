@@ -6,7 +6,8 @@ use std::path::Path;
 
 use poste_rpc::archive::v1::append_request::Kind;
 use poste_rpc::archive::v1::{
-    AppendBatch, AppendOpen, AppendOutcome, AppendRequest, NewRecord, StatsRequest, append_response,
+    AppendBatch, AppendOpen, AppendOutcome, AppendRequest, NewRecord, PruneRequest, StatsRequest,
+    append_response,
 };
 use poste_wire::{Envelope, Topic};
 
@@ -95,6 +96,33 @@ async fn a_setting_that_names_another_archive_is_told() {
     let bob = Client::of(&stack);
     publish(stack.gateway_address, bob.registration(1)).await;
     assert_eq!(stack.metric("archive_connections", ""), 0);
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn what_was_retired_before_it_was_read_is_told() {
+    let mut stack = Stack::start().await;
+    let (alice, bob) = (Client::of(&stack), Client::of(&stack));
+    bob.registers(&stack, 1).await;
+    stack.stop_push().await;
+    let made_at_s = now_s() - 2 * HOUR_S;
+    for message in 1..=2 {
+        append(stack.archive_address, alice.request(&bob, message), made_at_s).await;
+    }
+    let before_ns = i64::from(now_s() - HOUR_S) * 1_000_000_000;
+    let prune = PruneRequest { space: "waku1".into(), before_ns, dry_run: false };
+    let mut admin = poste_rpc::archive::admin_client(stack.archive_admin().channel());
+    soon("Prune", admin.prune(prune)).await.unwrap();
+    publish(stack.gateway_address, alice.request(&bob, 3)).await;
+    stack.start_push().await;
+    alice.is_told(&stack, 1).await;
+    assert_eq!((stack.metric("gaps", ""), stack.fault("push.archive")), (1, None));
+    assert!(stack.metric("gap_records", "") >= 2);
+    stack.stop_archive().await;
+    stack.start_archive("archive").await;
+    publish(stack.gateway_address, alice.request(&bob, 4)).await;
+    alice.is_told(&stack, 2).await;
+    assert_eq!(stack.metric("gaps", ""), 1, "it is told once");
     stack.end().await;
 }
 

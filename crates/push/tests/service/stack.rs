@@ -105,6 +105,10 @@ impl Stack {
         self.archive.take().unwrap().stop(DEADLINE).await.unwrap();
     }
 
+    pub(crate) fn archive_admin(&self) -> Target {
+        target(self.archive.as_ref().expect("the archive runs").addresses().admin.unwrap())
+    }
+
     pub(crate) async fn stop_gateway(&mut self) {
         self.gateway.take().unwrap().stop(DEADLINE).await.unwrap();
     }
