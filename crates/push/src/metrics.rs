@@ -44,6 +44,7 @@ pub struct Metrics {
     pub(crate) query_devices_left_out: Counter,
     pub(crate) store_failures: Counter,
     pub(crate) devices_forgotten: Counter,
+    pub(crate) versions_forgotten: Counter,
     pub(crate) owners: Gauge,
     pub(crate) segmented_messages: Gauge,
     push_age_seconds: Histogram,
@@ -63,6 +64,7 @@ impl Default for Metrics {
             query_devices_left_out: Counter::default(),
             store_failures: Counter::default(),
             devices_forgotten: Counter::default(),
+            versions_forgotten: Counter::default(),
             owners: Gauge::default(),
             segmented_messages: Gauge::default(),
             push_age_seconds: Histogram::new(AGE_SECONDS),
@@ -88,6 +90,11 @@ impl Metrics {
                 "devices_forgotten",
                 "Registrations forgotten for their token or their age",
                 &all.devices_forgotten,
+            ),
+            (
+                "versions_forgotten",
+                "Versions of forgotten registrations that were forgotten for their age too",
+                &all.versions_forgotten,
             ),
         ];
         for (name, help, counter) in counters {
