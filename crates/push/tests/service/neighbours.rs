@@ -58,6 +58,23 @@ async fn an_answer_waits_for_a_gateway_and_the_device_rings_once() {
 }
 
 #[tokio::test]
+async fn another_gateway_takes_the_place_of_one_that_is_away() {
+    let stack = Stack::with(|config| config.gateways.insert(0, url(free_address()))).await;
+    let (alice, bob) = (Client::of(&stack), Client::of(&stack));
+    bob.registers(&stack, 1).await;
+    publish(stack.gateway_address, alice.request(&bob, 1)).await;
+    alice.is_told(&stack, 1).await;
+    let failures = stack.metric("publish_failures", "");
+    assert_eq!(
+        (failures, stack.metric("messages_retried", "")),
+        (1, 0),
+        "the one that is there is asked first"
+    );
+    stack.is_fault_free("push.gateway").await;
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn without_a_gateway_a_stop_waits_for_nobody() {
     let mut stack = Stack::start().await;
     let bob = Client::of(&stack);
