@@ -8,13 +8,18 @@ mod self_test;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use poste_rpc::push::v1;
 use poste_rpc::push::v1::push_admin_service_server::PushAdminService;
 use poste_rpc::push::v1::push_service_server::PushService;
+use poste_service::Clock;
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::answer::Publisher;
@@ -25,6 +30,10 @@ pub(crate) use loopback::Loopback;
 
 /// Each sends some envelopes over the network.
 const MAX_SELF_TESTS: usize = 1;
+/// How long a drain waits at most, for callers with a deadline and without one.
+const MAX_DRAIN: Duration = Duration::from_secs(60);
+/// The time that the answer of a drain has to reach a caller before the deadline of the call.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// What administration sees of a running service. Clones are the same.
 #[derive(Debug, Clone)]
@@ -36,6 +45,9 @@ pub(crate) struct Inside {
     /// The one that the server has; a self-test publishes its own messages by it.
     pub(crate) publisher: Arc<dyn Publisher>,
     pub(crate) feed: Arc<dyn Running>,
+    pub(crate) clock: Clock,
+    /// What was begun here and has to end before the store is closed.
+    pub(crate) tasks: TaskTracker,
     /// When it is cancelled, nobody waits any longer.
     pub(crate) stop: CancellationToken,
 }
@@ -116,6 +128,7 @@ impl PushAdminService for AdminGrpc {
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
         let feed = &self.inside.feed;
+        let patience = patience(request.metadata());
         let is_paused = !request.into_inner().resume;
         tracing::info!(is_paused, "an operator pauses or resumes the taking of messages");
         feed.pause(is_paused);
@@ -123,6 +136,7 @@ impl PushAdminService for AdminGrpc {
             tokio::select! {
                 () = feed.drained() => {}
                 () = self.inside.stop.cancelled() => return Err(stopping()),
+                () = sleep(patience) => return Err(still_at_work(feed.status().in_progress)),
             }
         }
         Ok(Response::new(v1::DrainResponse { feed: Some(feed_stats(feed.status())) }))
@@ -161,6 +175,34 @@ fn store_failed(error: StoreError) -> Status {
 
 fn stopping() -> Status {
     Status::unavailable("the push server is stopping")
+}
+
+fn still_at_work(messages: usize) -> Status {
+    Status::deadline_exceeded(format!(
+        "no message is taken any more, and {messages} are still at work: ask again, or see what they wait for"
+    ))
+}
+
+/// How long the caller waits for a drain.
+fn patience(metadata: &MetadataMap) -> Duration {
+    let deadline = metadata.get("grpc-timeout").and_then(|value| time_of(value.to_str().ok()?));
+    deadline.map_or(MAX_DRAIN, |deadline| deadline.saturating_sub(ANSWER_TIME).min(MAX_DRAIN))
+}
+
+/// A time as gRPC writes it: digits and a unit.
+fn time_of(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u32 = digits.parse().ok()?;
+    let one = match unit {
+        "H" => Duration::from_secs(3600),
+        "M" => Duration::from_secs(60),
+        "S" => Duration::from_secs(1),
+        "m" => Duration::from_millis(1),
+        "u" => Duration::from_micros(1),
+        "n" => Duration::from_nanos(1),
+        _ => return None,
+    };
+    Some(one * count)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use thiserror::Error;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::admin::{AdminGrpc, Inside, Loopback, PushGrpc};
@@ -39,9 +39,10 @@ const NAME: &str = "push";
 /// How long a start waits for another process to give back the store, and how often it looks.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_RETRY: Duration = Duration::from_millis(200);
-/// What may be taken beyond the drain: for the last checkpoint, by the provider, and for the end of the store.
+/// What may be taken beyond the drain: for the last checkpoint, by a self-test, and for the end of the store. The way out
+/// has times of its own.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(1);
-const PROVIDER_PATIENCE: Duration = Duration::from_millis(500);
+const TASKS_PATIENCE: Duration = Duration::from_millis(500);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// What the key of marks is derived for.
 const MARKS: &[u8] = b"poste push: marks of notifications 1";
@@ -163,12 +164,15 @@ async fn start_on(
     let server = Arc::new(PushServer::start(parts, config.settings()).await?);
 
     let stop = context.stop.clone();
+    let tasks = TaskTracker::new();
     let inside = Inside {
         server: Arc::clone(&server),
         store: Arc::clone(&store),
         provider: provider.clone(),
         publisher: publisher.clone(),
         feed: Arc::new(feed.clone()),
+        clock: clock.clone(),
+        tasks: tasks.clone(),
         stop: stop.clone(),
     };
     let calls = Server::new(context.drain)
@@ -199,7 +203,7 @@ async fn start_on(
     upkeep.spawn(neighbours::watch_provider(Arc::new(provider), provider_check, stop.clone()));
     upkeep.spawn(counts::refresh(Arc::clone(&store), scope, stop.clone()));
     upkeep.spawn(expiry::run(Arc::clone(&server), config, clock, stop.clone()));
-    let gorush = way_out.serve(feedback, Arc::clone(&server), &mut upkeep, &stop);
+    let way_out = way_out.serve(feedback, Arc::clone(&server));
     let feeding = feed.run(server, Arc::clone(&store), stop.clone(), context.drain);
     let mut feeding = AbortOnDropHandle::new(tokio::spawn(feeding));
     let drain = context.drain;
@@ -226,11 +230,12 @@ async fn start_on(
         while let Some(ended) = servers.join_next().await {
             outcome = outcome.and(flatten(ended).map_err(ServiceError::from));
         }
-        ending.cancel();
-        if let Some(gorush) = gorush {
-            // Whoever waited for an outcome has it, or has given up.
-            let _ = timeout(PROVIDER_PATIENCE, gorush.stop()).await;
+        tasks.close();
+        if timeout(TASKS_PATIENCE, tasks.wait()).await.is_err() {
+            warn!("a self-test did not end in time: what it has registered may stay");
         }
+        ending.cancel();
+        way_out.end().await;
         upkeep.shutdown().await;
         store_check.not_ready("stopped");
         match timeout(CLOSE_PATIENCE, store.close()).await {

@@ -1,9 +1,11 @@
 //! What is done without a message: forgetting on an operator's word, and for age.
 
+use std::time::Duration;
+
 use poste_wire::status::HashedPublicKey;
 
 use crate::server::PushServer;
-use crate::store::{DeviceId, Expired, Retention, StoreError};
+use crate::store::{DeviceId, Expired, Registered, Retention, StoreError};
 
 impl PushServer {
     /// Forgets all registrations of an owner, and says how many there were. Their versions are kept, so that messages
@@ -29,6 +31,27 @@ impl PushServer {
         self.forget_in_turn(device, None).await
     }
 
+    /// Unregisters a device with this version, as a message of its owner does. Registrations of lower versions that are
+    /// still on their way stay rejected.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(crate) async fn unregister_device(
+        &self,
+        device: &DeviceId,
+        version: u64,
+        now: Duration,
+    ) -> Result<(), StoreError> {
+        let _turn = self.turns.take(device.key).await;
+        let unregistered = self.store.unregister(device, version, now.as_secs()).await;
+        if let Registered::Done(owner) = unregistered.inspect_err(|error| self.store_failed(error))?
+            && owner.registrations == 0
+        {
+            self.leave(device.key).await;
+        }
+        Ok(())
+    }
+
     /// Forgets a piece of what is older than its retention, as [`crate::store::RegistrationStore::expire`] does, and
     /// leaves the topics of owners who have nothing left.
     ///
@@ -38,6 +61,7 @@ impl PushServer {
         let expired = self.store.expire(retention, budget).await;
         let expired = expired.inspect_err(|error| self.store_failed(error))?;
         self.metrics.devices_forgotten.inc_by(expired.registrations.len() as u64);
+        self.metrics.versions_forgotten.inc_by(expired.tombstones);
         for device in &expired.registrations {
             let _turn = self.turns.take(device.key).await;
             self.leave_unless_registered(device.key).await;

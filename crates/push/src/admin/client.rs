@@ -17,9 +17,13 @@ use poste_wire::status::{
 use rand::Rng;
 
 use crate::answer::{Answer, AnswerKind};
+use crate::store::DeviceId;
 
 /// An app's name that no app has: nothing is ever sent with it.
 const APN_TOPIC: &str = "poste.self-test";
+const VERSION: u64 = 1;
+/// The version that its device ends with: no registration of it counts any more.
+pub(super) const LAST_VERSION: u64 = VERSION + 1;
 
 /// A client that lives for one self-test.
 pub(super) struct Client {
@@ -47,6 +51,10 @@ impl Client {
         HashedPublicKey::of(&self.key.public())
     }
 
+    pub(super) fn device(&self) -> DeviceId {
+        DeviceId { key: self.hash(), installation: self.installation.clone() }
+    }
+
     /// Where answers to it come.
     pub(super) fn inbox(&self) -> TopicName {
         TopicName::partitioned(&self.key.public())
@@ -65,7 +73,7 @@ impl Client {
             installation_id: self.installation.to_string(),
             access_token: self.access_token.clone(),
             enabled: true,
-            version: 1,
+            version: VERSION,
             grant: Bytes::copy_from_slice(grant.as_bytes()),
             apn_topic: APN_TOPIC.to_owned(),
             ..PushNotificationRegistration::default()
@@ -75,7 +83,7 @@ impl Client {
     pub(super) fn unregistration(&self) -> Result<Said<RequestId>, String> {
         self.register(&PushNotificationRegistration {
             installation_id: self.installation.to_string(),
-            version: 2,
+            version: LAST_VERSION,
             unregister: true,
             ..PushNotificationRegistration::default()
         })

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use super::Inside;
-use super::client::{Client, Said};
+use super::client::{Client, LAST_VERSION, Said};
 use super::loopback::LoopbackDevice;
 use crate::running::LoopbackMail;
 
@@ -25,15 +25,17 @@ const STEPS: usize = 7;
 /// Where the outcome of each step goes. There is room for all of them, so that nobody who does not read holds it up.
 pub(super) type Told = mpsc::Receiver<Result<v1::SelfTestResponse, Status>>;
 
-/// Begins a self-test. It ends by itself, when the service stops, or after the step at work when nobody listens any more.
+/// Begins a self-test as one of the service's tasks. It ends by itself, when the service stops, or after the step at work
+/// when nobody listens any more.
 pub(super) fn begin(inside: Inside, permit: OwnedSemaphorePermit) -> Told {
     let (tell, told) = mpsc::channel(STEPS);
-    tokio::spawn(async move {
+    let tasks = inside.tasks.clone();
+    tasks.spawn(async move {
         let _permit = permit;
         let stop = inside.stop.clone();
         let client = Client::new(inside.server.public);
-        let hash = client.hash();
-        let mut test = SelfTest { inside: inside.clone(), client, tell, has_failed: false };
+        let mut test =
+            SelfTest { inside: inside.clone(), client, tell, has_failed: false, may_be_registered: false };
         tokio::select! {
             () = test.run() => {}
             () = stop.cancelled() => {
@@ -41,9 +43,13 @@ pub(super) fn begin(inside: Inside, permit: OwnedSemaphorePermit) -> Told {
                 let _ = test.tell.try_send(Err(Status::unavailable("the push server is stopping")));
             }
         }
-        // Nothing to forget where all went well.
-        if let Err(error) = inside.server.forget_owner(&hash).await {
-            tracing::warn!(%error, "the registration of a self-test could not be forgotten");
+        if test.may_be_registered {
+            // Whatever was said over the network may not have arrived, or may still arrive.
+            let device = test.client.device();
+            let now = inside.clock.now();
+            if let Err(error) = inside.server.unregister_device(&device, LAST_VERSION, now).await {
+                tracing::warn!(%error, "the device of a self-test could not be unregistered");
+            }
         }
     });
     told
@@ -55,6 +61,8 @@ struct SelfTest {
     tell: mpsc::Sender<Result<v1::SelfTestResponse, Status>>,
     /// What comes then makes no sense.
     has_failed: bool,
+    /// Its registration is on its way, or has arrived.
+    may_be_registered: bool,
 }
 
 impl SelfTest {
@@ -69,6 +77,7 @@ impl SelfTest {
         let mut mail = inside.feed.listen(self.client.inbox().topic());
         let token = format!("poste-self-test-{}", hex::encode(rand::random::<[u8; 16]>()));
         let mut device = inside.provider.device(token);
+        self.may_be_registered = !self.has_failed;
         let registered = self
             .step("register", async |client| {
                 let said = client.registration(device.token())?;

@@ -12,13 +12,14 @@ use poste_provider::{DirectoryProvider, NotificationKey};
 use poste_wire::Topic;
 use poste_wire::status::{HashedPublicKey, InstallationId};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::*;
-use crate::answer::{Answer, PublishError};
+use crate::answer::{Answer, AnswerKind, PublishError};
 use crate::metrics::Metrics;
 use crate::running::LoopbackMail;
-use crate::server::{Incoming, Parts, Settings};
+use crate::server::{Handled, Incoming, Parts, Settings};
 use crate::store::{DeviceData, DeviceId, MemoryStore, NewRegistration, Registered, TokenType, TopicKeys};
 use crate::topics::{FeedError, TopicFeed};
 
@@ -32,6 +33,9 @@ struct Network {
     is_away: AtomicBool,
     /// It loses what the server answers.
     is_deaf: AtomicBool,
+    /// It keeps back what is said to the server.
+    is_slow: AtomicBool,
+    kept_back: Mutex<Vec<Incoming>>,
     is_paused: AtomicBool,
     in_progress: AtomicUsize,
     ended: Notify,
@@ -51,6 +55,10 @@ impl Publisher for Net {
             if server.wants(answer.topic) {
                 let incoming =
                     Incoming { topic: answer.topic, data: frame.clone(), made_at: START, position: 1 };
+                if self.0.is_slow.load(Ordering::Relaxed) {
+                    self.0.kept_back.lock().push(incoming);
+                    continue;
+                }
                 // As from a stream: the one who publishes does not wait for what comes of it.
                 let server = Arc::clone(server);
                 tokio::spawn(async move { server.handle(incoming, START).await.unwrap() });
@@ -143,6 +151,8 @@ impl Rig {
             provider,
             publisher: net.clone(),
             feed: net,
+            clock: Clock::manual(START).0,
+            tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
         Self { network, store, admin: AdminGrpc::new(inside.clone()), inside, notifications }
@@ -303,6 +313,58 @@ async fn a_self_test_without_an_answer_forgets_what_it_registered() {
     until_the_next_may_begin(&rig).await;
     let counts = rig.store.counts().await.unwrap();
     assert_eq!((counts.registrations, counts.tombstones), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_comes_after_the_self_test_does_not_stay() {
+    let rig = Rig::start().await;
+    rig.network.is_slow.store(true, Ordering::Relaxed);
+    let steps = rig.self_test().await;
+    assert_eq!(steps[2].1, v1::StepOutcome::Failed);
+    until_the_next_may_begin(&rig).await;
+    let late = std::mem::take(&mut *rig.network.kept_back.lock());
+    assert_eq!(late.len(), 1);
+    for incoming in late {
+        let handled = rig.inside.server.handle(incoming, START).await.unwrap();
+        assert_eq!(handled, Handled::Answered(AnswerKind::Registration));
+    }
+    let counts = rig.store.counts().await.unwrap();
+    assert_eq!((counts.registrations, counts.tombstones), (0, 1));
+    assert_eq!(rig.inside.server.topics().len(), 2);
+}
+
+#[tokio::test]
+async fn a_self_test_that_is_stopped_ends_before_the_store_does() {
+    let rig = Rig::start().await;
+    rig.network.is_slow.store(true, Ordering::Relaxed);
+    let _steps = rig.admin.self_test(Request::new(v1::SelfTestRequest {})).await.unwrap();
+    while rig.network.kept_back.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    rig.inside.stop.cancel();
+    rig.inside.tasks.close();
+    rig.inside.tasks.wait().await;
+    assert_eq!(rig.store.counts().await.unwrap().tombstones, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_takes_too_long_tells_how_much_is_at_work() {
+    let rig = Rig::start().await;
+    rig.network.in_progress.store(3, Ordering::Relaxed);
+    for (of_the_call, waits) in
+        [(None, 60_000), (Some("2H"), 60_000), (Some("9S"), 8500), (Some("?"), 60_000)]
+    {
+        let mut request = Request::new(v1::DrainRequest { resume: false });
+        if let Some(deadline) = of_the_call {
+            request.metadata_mut().insert("grpc-timeout", deadline.parse().unwrap());
+        }
+        let began = Instant::now();
+        let late = rig.admin.drain(request).await.unwrap_err();
+        assert_eq!(late.code(), Code::DeadlineExceeded);
+        assert!(late.message().contains("3 are still at work"), "{late}");
+        // Timers have a resolution of a millisecond.
+        assert_eq!(began.elapsed().as_millis() / 10, waits / 10, "{of_the_call:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use poste_provider::{
     DeadTokenPolicy, DeadTokens, DirectoryProvider, Feedback, FeedbackHook, FeedbackSettings, GorushProvider,
@@ -13,12 +14,17 @@ use prometheus_client::registry::Metric;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use crate::config::ProviderUrl;
 use crate::server::PushServer;
+
+/// What the end may take: of the provider, and of what was reported.
+const PROVIDER_PATIENCE: Duration = Duration::from_millis(500);
+const REPORTS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why there is no provider.
 #[derive(Debug, Error)]
@@ -79,24 +85,45 @@ impl WayOut {
         Arc::clone(&self.provider)
     }
 
-    /// Takes reports until `stop`. A gorush is to be stopped when nobody needs it any more.
-    pub(super) fn serve(
-        self,
-        listener: TcpListener,
-        server: Arc<PushServer>,
-        upkeep: &mut JoinSet<()>,
-        stop: &CancellationToken,
-    ) -> Option<Arc<GorushProvider>> {
-        upkeep.spawn(self.hook.serve(listener, stop.clone()));
+    /// Takes reports until the end.
+    pub(super) fn serve(self, listener: TcpListener, server: Arc<PushServer>) -> Serving {
+        let stop = CancellationToken::new();
+        let hook = AbortOnDropHandle::new(tokio::spawn(self.hook.serve(listener, stop.clone())));
         let mut reports = self.reports;
-        upkeep.spawn(async move {
+        let following_up = AbortOnDropHandle::new(tokio::spawn(async move {
             while let Some(report) = reports.recv().await {
                 if let Err(error) = server.take_feedback(&report).await {
                     warn!(%error, "a failed push was not followed up; the next one to that token will fail again");
                 }
             }
-        });
-        self.gorush
+        }));
+        Serving { gorush: self.gorush, stop, hook, following_up }
+    }
+}
+
+/// The way out at work.
+#[derive(Debug)]
+pub(super) struct Serving {
+    gorush: Option<Arc<GorushProvider>>,
+    stop: CancellationToken,
+    hook: AbortOnDropHandle<()>,
+    following_up: AbortOnDropHandle<()>,
+}
+
+impl Serving {
+    /// Ends when nobody sends any more, and what was reported until then is followed up. Needs the store.
+    pub(super) async fn end(self) {
+        let Self { gorush, stop, hook, following_up } = self;
+        if let Some(gorush) = gorush {
+            // Whoever waited for an outcome has it, or has given up.
+            let _ = timeout(PROVIDER_PATIENCE, gorush.stop()).await;
+        }
+        stop.cancel();
+        // The hook goes first, and with it the last sender of reports.
+        let ended = timeout(REPORTS_PATIENCE, async { (hook.await, following_up.await) }).await;
+        if ended.is_err() {
+            warn!("not all failed pushes were followed up; the next ones to those tokens will fail again");
+        }
     }
 }
 
