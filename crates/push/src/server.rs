@@ -192,12 +192,13 @@ impl PushServer {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(parts: Parts, settings: Settings) -> Result<Self, StoreError> {
-        let topics = QueryTopics::new(parts.feed);
+        let public = parts.identity.public();
+        let own_topics = [TopicName::personal(&public).topic(), TopicName::partitioned(&public).topic()];
+        let topics = QueryTopics::new(parts.feed, own_topics);
         let owners = topics.load(parts.store.as_ref()).await?;
         parts.metrics.owners.set(i64::try_from(owners).unwrap_or(i64::MAX));
-        let public = parts.identity.public();
         Ok(Self {
-            own_topics: [TopicName::personal(&public).topic(), TopicName::partitioned(&public).topic()],
+            own_topics,
             public,
             identity: parts.identity,
             store: parts.store,

@@ -62,6 +62,8 @@ impl QueryForm {
 #[derive(Debug)]
 pub(crate) struct QueryTopics {
     feed: Arc<dyn TopicFeed>,
+    /// The server's own topics, which are never left: a key whose query topic is one of them is quickly found.
+    own: [Topic; 2],
     index: Arc<RwLock<Index>>,
     /// One change at a time, so that a topic that two owners share is not left just after it was joined.
     change: Semaphore,
@@ -85,8 +87,8 @@ struct Owner {
 }
 
 impl QueryTopics {
-    pub(crate) fn new(feed: Arc<dyn TopicFeed>) -> Self {
-        Self { feed, index: Arc::default(), change: Semaphore::new(1) }
+    pub(crate) fn new(feed: Arc<dyn TopicFeed>, own: [Topic; 2]) -> Self {
+        Self { feed, own, index: Arc::default(), change: Semaphore::new(1) }
     }
 
     /// Takes in all owners that a store has, without telling the feed, and says how many.
@@ -123,7 +125,7 @@ impl QueryTopics {
         Ok(())
     }
 
-    /// Leaves the topics of an owner, except those that another owner shares.
+    /// Leaves the topics of an owner, except those that another owner or the server shares.
     pub(crate) async fn leave(&self, key: HashedPublicKey) {
         let owner = Owner::of(key);
         let _change = self.change.acquire().await;
@@ -132,7 +134,9 @@ impl QueryTopics {
             if !index.remove(&owner) {
                 return;
             }
-            owner.topics.into_iter().filter(|topic| index.of_topic(*topic).next().is_none()).collect()
+            let is_unused =
+                |topic: &Topic| !self.own.contains(topic) && index.of_topic(*topic).next().is_none();
+            owner.topics.into_iter().filter(is_unused).collect()
         };
         self.feed.leave(&unused).await;
     }

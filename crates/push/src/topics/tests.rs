@@ -4,6 +4,8 @@ use parking_lot::Mutex;
 
 use super::*;
 
+const OWN: [Topic; 2] = [Topic([1; 4]), Topic([2; 4])];
+
 /// The topics that are joined; may refuse to join any.
 #[derive(Debug, Default)]
 struct Feed {
@@ -36,7 +38,7 @@ fn owner(number: u32) -> HashedPublicKey {
 #[tokio::test]
 async fn owners_come_and_go_in_any_order() {
     let feed = Arc::new(Feed::default());
-    let topics = QueryTopics::new(feed.clone());
+    let topics = QueryTopics::new(feed.clone(), OWN);
     for number in 0..100 {
         topics.join(owner(number)).await.unwrap();
         topics.join(owner(number)).await.unwrap();
@@ -76,7 +78,23 @@ fn a_shared_topic_stays_while_one_of_its_owners_does() {
 
 #[tokio::test]
 async fn what_could_not_be_joined_is_not_listened_to() {
-    let topics = QueryTopics::new(Arc::new(Feed { refuses: true, ..Feed::default() }));
+    let topics = QueryTopics::new(Arc::new(Feed { refuses: true, ..Feed::default() }), OWN);
     assert!(topics.join(owner(1)).await.is_err());
     assert_eq!(topics.owner_count(), 0);
+}
+
+/// A topic has four bytes: whoever tries keys for an hour has one whose query topic is a server's own.
+#[tokio::test]
+async fn the_servers_own_topics_are_never_left() {
+    let feed = Arc::new(Feed::default());
+    let (shared, other) =
+        (TopicName::query(&owner(1)).topic(), TopicName::query_as_specified(&owner(1)).topic());
+    let topics = QueryTopics::new(feed.clone(), [OWN[0], shared]);
+    feed.joined.lock().insert(shared);
+    for _ in 0..2 {
+        topics.join(owner(1)).await.unwrap();
+        assert_eq!(*feed.joined.lock(), BTreeSet::from([shared, other]));
+        topics.leave(owner(1)).await;
+        assert_eq!(*feed.joined.lock(), BTreeSet::from([shared]));
+    }
 }
