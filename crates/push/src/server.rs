@@ -19,8 +19,8 @@ use bytes::Bytes;
 use poste_codec::{PublicKey, SecretKey};
 use poste_provider::{NotificationKey, PushProvider};
 use poste_wire::Topic;
+use poste_wire::status::TopicName;
 use poste_wire::status::segment::ReassemblyBounds;
-use poste_wire::status::{ApplicationMessage, MessageType, TopicName};
 use rand::Rng;
 
 use crate::answer::{Answer, AnswerKind, PublishError, Publisher};
@@ -31,8 +31,9 @@ use crate::topics::{Derivations, QueryTopics, TopicFeed};
 use crate::turns::Turns;
 pub use limits::{LimitSettings, Rate};
 pub(crate) use limits::{Limited, Limits};
+pub use open::Opened;
 pub(crate) use open::compute;
-use open::{Channel, Opened};
+use open::{Channel, Progress};
 use segments::Segments;
 
 /// How a push server decides where the specification leaves it free, and its bounds.
@@ -114,6 +115,14 @@ pub enum Handled {
     Unanswered(Unanswered),
 }
 
+impl Handled {
+    /// False if another attempt at the same message may end otherwise.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Unanswered(why) if !why.is_final())
+    }
+}
+
 /// Why a message was not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unanswered {
@@ -144,6 +153,12 @@ pub enum Unanswered {
 }
 
 impl Unanswered {
+    /// False if another attempt at the same message may end otherwise.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        self != Self::StoreFailed
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::NotForUs => "not_for_us",
@@ -237,7 +252,7 @@ impl PushServer {
         position.min(self.segments.lowest_position(now).saturating_sub(1))
     }
 
-    /// Deals with one message at this time, since 1970, the answer included.
+    /// Deals with one message at this time, since 1970, the answer included: [`Self::open`] and one [`Self::answer`].
     ///
     /// A message that was not handled to the end (an error, a dropped future, a crash) has to be handled again: read on
     /// from the [`checkpoint`](Self::checkpoint). Nobody is notified twice by that, and the answer tells what is known.
@@ -246,9 +261,23 @@ impl PushServer {
     /// # Errors
     /// When the answer could not be published.
     pub async fn handle(&self, incoming: Incoming, now: Duration) -> Result<Handled, PublishError> {
-        let made_at = incoming.made_at;
-        let handled = match self.open(incoming, now).await {
-            Ok(opened) => self.answer(opened, made_at, now).await,
+        match self.open(incoming, now).await {
+            Ok(mut opened) => self.answer(&mut opened, now).await,
+            Err(why) => Ok(Handled::Unanswered(why)),
+        }
+    }
+
+    /// Does what a message asks for, unless that was done by an earlier call, and publishes the answer. Call it again,
+    /// with the same message, until the outcome [is final](Handled::is_final): who comes again takes nothing from what
+    /// the limits allow, and is told what was decided before.
+    ///
+    /// # Errors
+    /// When the answer could not be published.
+    pub async fn answer(&self, opened: &mut Opened, now: Duration) -> Result<Handled, PublishError> {
+        let handled = match self.decide(opened, now).await {
+            Ok((kind, to, payload)) => {
+                self.publish(kind, &to, payload).await.map(|()| Handled::Answered(kind))
+            }
             Err(why) => Ok(Handled::Unanswered(why)),
         };
         let outcome = match handled {
@@ -257,62 +286,49 @@ impl PushServer {
             Err(_) => "unpublished",
         };
         self.metrics.message(outcome);
+        if handled.as_ref().is_ok_and(Handled::is_final)
+            && let Some(hold) = opened.hold.take()
+        {
+            hold.release();
+        }
         handled
     }
 
-    async fn answer(
-        &self,
-        opened: Opened,
-        made_at: Duration,
-        now: Duration,
-    ) -> Result<Handled, PublishError> {
-        let Opened { channel, message, hold } = opened;
-        let handled = match message {
-            Ok(message) => {
-                let signer = message.signer;
-                match self.decide(channel, message, made_at, now).await {
-                    Ok((kind, payload)) => {
-                        self.publish(kind, &signer, payload).await?;
-                        Handled::Answered(kind)
-                    }
-                    Err(why) => Handled::Unanswered(why),
-                }
-            }
-            Err(why) => Handled::Unanswered(why),
-        };
-        if let Some(hold) = hold {
-            self.segments.release(&hold);
-        }
-        Ok(handled)
-    }
-
-    /// The step of the protocol that the message's kind names, and what it decides.
+    /// The step of the protocol that the message's kind names, and what it decides: to whom, and what.
     async fn decide(
         &self,
-        channel: Channel,
-        message: ApplicationMessage,
-        made_at: Duration,
+        opened: &mut Opened,
         now: Duration,
-    ) -> Result<(AnswerKind, Vec<u8>), Unanswered> {
-        match (message.message_type(), channel) {
-            (Some(MessageType::PushNotificationRegistration), Channel::Own) => {
-                Ok((AnswerKind::Registration, self.registration(message, made_at, now).await?))
+    ) -> Result<(AnswerKind, PublicKey, Bytes), Unanswered> {
+        let message = match &opened.progress {
+            Progress::Message(message) => message.clone(),
+            Progress::Decided { kind, to, payload } => return Ok((*kind, *to, payload.clone())),
+        };
+        let (made_at, to) = (opened.made_at, message.signer);
+        let (kind, payload) = match (opened.kind(), opened.channel) {
+            (Some(AnswerKind::Query), _) => {
+                // Not kept: it is looked up again, so that nobody hears of who was forgotten meanwhile.
+                let payload = self.query(&message, made_at, now).await?;
+                return Ok((AnswerKind::Query, to, payload.into()));
             }
-            (Some(MessageType::PushNotificationQuery), _) => {
-                Ok((AnswerKind::Query, self.query(&message, made_at, now).await?))
+            (Some(kind @ AnswerKind::Registration), Channel::Own) => {
+                (kind, self.registration(message, made_at, now).await?)
             }
-            (Some(MessageType::PushNotificationRequest), Channel::Own) => {
-                Ok((AnswerKind::Request, self.request(message, made_at, now).await?))
+            (Some(kind @ AnswerKind::Request), Channel::Own) => {
+                (kind, self.request(message, made_at, now).await?)
             }
-            _ => Err(Unanswered::OtherKind),
-        }
+            _ => return Err(Unanswered::OtherKind),
+        };
+        let payload = Bytes::from(payload);
+        opened.progress = Progress::Decided { kind, to, payload: payload.clone() };
+        Ok((kind, to, payload))
     }
 
-    async fn publish(&self, kind: AnswerKind, to: &PublicKey, payload: Vec<u8>) -> Result<(), PublishError> {
+    async fn publish(&self, kind: AnswerKind, to: &PublicKey, payload: Bytes) -> Result<(), PublishError> {
         let sealed = Answer::seal(&self.identity, to, kind, payload, |bytes| rand::rng().fill_bytes(bytes));
         let published = match sealed {
             Ok(answer) => self.publisher.publish(answer).await,
-            Err(error) => Err(PublishError(error.to_string())),
+            Err(error) => Err(PublishError::Refused(error.to_string())),
         };
         self.metrics.answer(kind, published.is_ok());
         published

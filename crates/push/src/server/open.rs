@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use poste_codec::PublicKey;
 use poste_wire::status::segment::Accepted;
-use poste_wire::status::{ApplicationMessage, Segment, frame, transport};
+use poste_wire::status::{ApplicationMessage, MessageType, Segment, frame, transport};
 use poste_wire::{SymKey, Topic};
 
 use super::segments::{Hold, Joined};
 use super::{Incoming, PushServer, Unanswered};
+use crate::answer::AnswerKind;
 
 /// Work on more bytes than this leaves the thread of the async runtime: it takes about a millisecond or more.
 const LARGE_BYTES: usize = 64 * 1024;
@@ -22,16 +24,41 @@ pub(super) enum Channel {
     Query,
 }
 
-/// A message, and what to release when it was dealt with.
-pub(super) struct Opened {
+/// A message that was opened, and how far it was dealt with: see [`PushServer::answer`].
+#[derive(Debug)]
+pub struct Opened {
     pub(super) channel: Channel,
-    pub(super) message: Result<ApplicationMessage, Unanswered>,
+    /// Where a query came: see [`PushServer::query`].
+    pub(super) topic: Topic,
+    pub(super) made_at: Duration,
+    pub(super) progress: Progress,
+    /// There until it is dealt with, if it came in segments.
     pub(super) hold: Option<Hold>,
 }
 
+/// How far a message was dealt with.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Nothing was decided.
+    Message(ApplicationMessage),
+    /// The payload of the answer.
+    Decided { kind: AnswerKind, to: PublicKey, payload: Bytes },
+}
+
 impl PushServer {
-    pub(super) async fn open(&self, incoming: Incoming, now: Duration) -> Result<Opened, Unanswered> {
-        let Incoming { topic, data, position, .. } = incoming;
+    /// Opens a message that came, at this time, since 1970. What opens, and was the last of its segments, is for
+    /// [`Self::answer`].
+    ///
+    /// # Errors
+    /// Why there is nothing to answer. It stays so, but for [`Unanswered::StoreFailed`]: then nothing was done, and the
+    /// same can be tried again.
+    pub async fn open(&self, incoming: Incoming, now: Duration) -> Result<Opened, Unanswered> {
+        let opened = self.open_message(incoming, now).await;
+        opened.inspect_err(|why| self.metrics.message(why.label()))
+    }
+
+    async fn open_message(&self, incoming: Incoming, now: Duration) -> Result<Opened, Unanswered> {
+        let Incoming { topic, data, position, made_at } = incoming;
         let opened = match self.open_own(topic, &data).await {
             Some(content) => Some((Channel::Own, content)),
             None => self.open_query(topic, &data).await?.map(|content| (Channel::Query, content)),
@@ -48,8 +75,15 @@ impl PushServer {
         };
         let bytes = content.len();
         let read = move || ApplicationMessage::read(transport::unwrap(content)).ok();
-        let message = compute(bytes, read).await.flatten().ok_or(Unanswered::NoMessage);
-        Ok(Opened { channel, message, hold })
+        match compute(bytes, read).await.flatten() {
+            Some(message) => {
+                Ok(Opened { channel, topic, made_at, progress: Progress::Message(message), hold })
+            }
+            None => {
+                hold.map(Hold::release);
+                Err(Unanswered::NoMessage)
+            }
+        }
     }
 
     async fn open_own(&self, topic: Topic, data: &Bytes) -> Option<Bytes> {
@@ -96,10 +130,59 @@ impl PushServer {
     }
 }
 
+impl Opened {
+    /// What it will be answered as, if it is.
+    #[must_use]
+    pub fn kind(&self) -> Option<AnswerKind> {
+        match &self.progress {
+            Progress::Message(message) => match message.message_type()? {
+                MessageType::PushNotificationRegistration => Some(AnswerKind::Registration),
+                MessageType::PushNotificationQuery => Some(AnswerKind::Query),
+                MessageType::PushNotificationRequest => Some(AnswerKind::Request),
+                _ => None,
+            },
+            Progress::Decided { kind, .. } => Some(*kind),
+        }
+    }
+
+    /// So many bytes are in memory for it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.progress {
+            Progress::Message(message) => message.payload.len(),
+            Progress::Decided { payload, .. } => payload.len(),
+        }
+    }
+}
+
 /// Does work on so many bytes, here or where it does no harm. None if the runtime ends meanwhile.
+///
+/// # Panics
+/// Where the work does.
 pub(crate) async fn compute<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    if bytes <= LARGE_BYTES { Some(work()) } else { tokio::task::spawn_blocking(work).await.ok() }
+    if bytes <= LARGE_BYTES {
+        return Some(work());
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_elsewhere_panics_here() {
+        for bytes in [0, LARGE_BYTES + 1] {
+            let working = tokio::spawn(compute(bytes, || panic!("on purpose")));
+            assert!(working.await.unwrap_err().is_panic(), "{bytes} bytes");
+        }
+        assert_eq!(compute(LARGE_BYTES + 1, || 7).await, Some(7));
+    }
 }

@@ -25,19 +25,33 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     reassembly: Reassembly,
-    /// By what the message hashes to: a position not above that of its first segment.
-    joined: HashMap<[u8; 32], u64>,
+    /// By what the message hashes to.
+    joined: HashMap<[u8; 32], Needed>,
 }
 
-/// A message that was joined. Until [`Segments::release`] it is needed again after a restart.
+/// A message that was joined, once or several times.
+#[derive(Debug)]
+struct Needed {
+    /// Not above that of its first segment.
+    position: u64,
+    holds: usize,
+}
+
+/// A message that was joined, and what keeps it needed.
 #[derive(Debug)]
 pub(super) struct Joined {
     pub(super) message: Bytes,
     pub(super) hold: Hold,
 }
 
+/// Until [`Hold::release`] the message is needed again after a restart; also if this is dropped, which says that it was
+/// not dealt with.
 #[derive(Debug)]
-pub(super) struct Hold([u8; 32]);
+pub(super) struct Hold {
+    segments: Segments,
+    whole: [u8; 32],
+    is_done: bool,
+}
 
 impl Segments {
     pub(super) fn new(bounds: ReassemblyBounds) -> Self {
@@ -53,8 +67,10 @@ impl Segments {
         let joined = match state.reassembly.accept(segment, now.as_secs(), position) {
             Accepted::Complete(message) => {
                 let whole = keccak256(&message);
-                state.joined.insert(whole, needed);
-                Ok(Joined { message, hold: Hold(whole) })
+                let all = state.joined.entry(whole).or_insert(Needed { position: needed, holds: 0 });
+                all.position = all.position.min(needed);
+                all.holds += 1;
+                Ok(Joined { message, hold: Hold { segments: self.clone(), whole, is_done: false } })
             }
             other => Err(other),
         };
@@ -62,10 +78,15 @@ impl Segments {
         joined
     }
 
-    /// The message was dealt with to the end.
-    pub(super) fn release(&self, hold: &Hold) {
+    /// The message was dealt with, or given up where it was joined here; it may have come several times.
+    fn give_back(&self, whole: &[u8; 32], is_done: bool) {
         let mut state = self.0.state.lock();
-        state.joined.remove(&hold.0);
+        if let Some(needed) = state.joined.get_mut(whole) {
+            needed.holds = needed.holds.saturating_sub(1);
+            if is_done && needed.holds == 0 {
+                state.joined.remove(whole);
+            }
+        }
         self.note(&state);
     }
 
@@ -85,8 +106,22 @@ impl Segments {
     }
 
     fn note(&self, state: &State) {
-        let positions = state.joined.values().copied().chain(state.reassembly.lowest_position());
+        let joined = state.joined.values().map(|needed| needed.position);
+        let positions = joined.chain(state.reassembly.lowest_position());
         self.0.lowest.store(positions.min().unwrap_or(u64::MAX), Ordering::Release);
+    }
+}
+
+impl Hold {
+    /// The message was dealt with to the end.
+    pub(super) fn release(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.segments.give_back(&self.whole, self.is_done);
     }
 }
 
@@ -113,12 +148,37 @@ mod tests {
         assert_eq!((segments.lowest_position(now), segments.incomplete()), (10, 2));
         let joined = segments.accept(first[2].clone(), now, 20).unwrap();
         assert_eq!((&joined.message[..], segments.lowest_position(now)), (&b"message 1"[..], 10));
-        segments.release(&joined.hold);
+        joined.hold.release();
         assert_eq!(segments.lowest_position(now), 11);
         let other = segments.accept(second[2].clone(), now, 21).unwrap();
         assert_eq!(segments.lowest_position(now), 11);
-        segments.release(&other.hold);
+        other.hold.release();
         assert_eq!((segments.lowest_position(now), segments.incomplete()), (u64::MAX, 0));
+    }
+
+    /// It comes twice, and the copy that comes later is done with first.
+    #[test]
+    fn a_message_is_needed_while_any_copy_of_it_is_not_dealt_with() {
+        let segments = Segments::new(ReassemblyBounds::default());
+        let now = Duration::from_secs(1_700_000_000);
+        let mut joined = (0..2).flat_map(|copy| {
+            let pieces = segments_of(b"message 1");
+            pieces
+                .into_iter()
+                .zip(10 * (copy + 1)..)
+                .filter_map(|(piece, at)| segments.accept(piece, now, at).ok())
+        });
+        let (first, second) = (joined.next().unwrap().hold, joined.next().unwrap().hold);
+        second.release();
+        assert_eq!(segments.lowest_position(now), 10);
+        drop(first);
+        assert_eq!(segments.lowest_position(now), 10, "given up here, and needed after a restart");
+        let again = segments_of(b"message 1")
+            .into_iter()
+            .filter_map(|piece| segments.accept(piece, now, 30).ok())
+            .next();
+        again.unwrap().hold.release();
+        assert_eq!(segments.lowest_position(now), u64::MAX);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A server among recorders, and what it makes of whatever arrives. The steps of the protocol have tests of their own,
 //! which use the same surroundings.
 
+mod attempts;
 mod bad_input;
 pub(crate) mod client;
 pub(crate) mod crashes;
@@ -14,8 +15,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use poste_provider::{Notification, Outcome, Unavailable};
-use poste_wire::status::HashedPublicKey;
 use poste_wire::status::segment::{self, split};
+use poste_wire::status::{ApplicationMessage, HashedPublicKey, MessageType};
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -95,7 +96,7 @@ impl TopicFeed for Around {
 impl Publisher for Around {
     async fn publish(&self, answer: Answer) -> Result<(), PublishError> {
         if self.0.is_gateway_away.load(Ordering::Relaxed) {
-            return Err(PublishError("away".into()));
+            return Err(PublishError::Away("away".into()));
         }
         self.0.events.lock().push(Event::Published(answer));
         Ok(())

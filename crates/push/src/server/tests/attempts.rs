@@ -1,0 +1,73 @@
+//! Messages that take several attempts, because a gateway or the store is away for a while.
+
+use poste_provider::Refused;
+
+use super::*;
+
+/// Opens what was brought, which has to be the last segment if there are several.
+async fn open(rig: &Rig, pieces: &[Vec<u8>]) -> Opened {
+    let mut last = Err(Unanswered::NoMessage);
+    for piece in pieces {
+        let position = rig.position.fetch_add(1, Ordering::Relaxed);
+        let data = client::seal(piece).into();
+        let incoming = Incoming { topic: client::partitioned(), data, made_at: NOW, position };
+        last = rig.server.open(incoming, NOW).await;
+    }
+    last.unwrap()
+}
+
+fn gateway_is_away(rig: &Rig, is_away: bool) {
+    rig.world.is_gateway_away.store(is_away, Ordering::Relaxed);
+}
+
+fn pieces_of(message: Vec<u8>) -> Vec<Vec<u8>> {
+    split(message, 100).into_iter().map(|piece| piece.to_vec()).collect()
+}
+
+#[tokio::test]
+async fn a_message_in_segments_whose_answer_was_not_published_is_answered_later() {
+    let rig = Rig::new().await;
+    let client = Client::new(1);
+    let pieces = pieces_of(client.sealed_registration(&client.registration(1)));
+    assert!(pieces.len() > 2);
+    let mut opened = open(&rig, &pieces).await;
+    assert_eq!(opened.kind(), Some(AnswerKind::Registration));
+    gateway_is_away(&rig, true);
+    for _ in 0..3 {
+        assert!(rig.server.answer(&mut opened, NOW).await.is_err());
+        assert_eq!(rig.server.checkpoint(100, NOW), 0, "a restart needs all segments");
+    }
+    gateway_is_away(&rig, false);
+    assert_eq!(rig.server.answer(&mut opened, NOW).await, Ok(Handled::Answered(AnswerKind::Registration)));
+    assert_eq!(client.read_registration_answers(&rig), [Ok(())]);
+    assert_eq!(rig.server.checkpoint(100, NOW), 100);
+}
+
+#[tokio::test]
+async fn what_is_in_segments_and_no_message_holds_up_nothing() {
+    let rig = Rig::new().await;
+    let mut handled = Vec::new();
+    for piece in pieces_of(vec![0xff; 250]) {
+        handled.push(rig.bring_sealed(&piece).await);
+    }
+    assert_eq!(handled.last(), Some(&Handled::Unanswered(Unanswered::NoMessage)));
+    assert_eq!(rig.server.checkpoint(100, NOW), 100);
+}
+
+/// A device rings once, and the sender hears what was true when it did.
+#[tokio::test]
+async fn a_request_is_carried_out_by_the_first_attempt_only() {
+    let rig = Rig::new().await;
+    let (receiver, sender) = (Client::new(1), Client::new(2));
+    receiver.register(&rig, &receiver.registration(1)).await.unwrap();
+    *rig.world.outcome.lock() = Outcome::Refused(Refused::Unreachable);
+    let mut opened = open(&rig, &[sender.request(b"id", &[receiver.notification()])]).await;
+    gateway_is_away(&rig, true);
+    for _ in 0..3 {
+        assert!(rig.server.answer(&mut opened, NOW).await.is_err());
+    }
+    gateway_is_away(&rig, false);
+    assert_eq!(rig.server.answer(&mut opened, NOW).await, Ok(Handled::Answered(AnswerKind::Request)));
+    assert!(!sender.read_reports(&rig, b"id")[0].success);
+    assert_eq!(rig.world.sent_count(), 1);
+}
