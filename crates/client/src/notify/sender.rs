@@ -7,7 +7,7 @@ use poste_codec::{PublicKey, SecretKey};
 use poste_wire::payload::PayloadError;
 use rand::Rng;
 use thiserror::Error;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::contact::{ContactCode, Shown};
 use super::known::{Known, KnownError, KnownFile};
@@ -20,6 +20,8 @@ use crate::unix_now;
 const MAX_HISTORY: usize = 1_000;
 const MAX_HISTORY_BYTES: usize = 32 << 20;
 
+/// After how long a network that has failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
 /// The most answers to one query that are looked at: anybody can answer, though not with a contact's grant.
 const MAX_ANSWERS: usize = 64;
 
@@ -32,6 +34,8 @@ pub struct Sender<N> {
     file: KnownFile,
     followed: Vec<ContactCode>,
     began: Instant,
+    /// What the network said when it last failed.
+    trouble: Option<String>,
 }
 
 /// Why something could not be found out or sent.
@@ -89,8 +93,10 @@ impl Queried {
 pub struct SendReport {
     /// Each device.
     pub devices: Vec<DeviceReport>,
-    /// What the network said when it failed, which ended the sending.
-    pub interrupted: Option<String>,
+    /// What the network said when it last failed meanwhile. Requests and answers may have been lost by that.
+    pub trouble: Option<String>,
+    /// Why what was learned meanwhile could not be kept.
+    pub not_kept: Option<String>,
 }
 
 impl SendReport {
@@ -108,7 +114,8 @@ impl<N: Network> Sender<N> {
     pub async fn open(network: N, own: SecretKey, file: KnownFile) -> Result<Self, SenderError<N::Error>> {
         let reader = file.clone();
         let known = blocking(move || reader.read()).await??;
-        Ok(Self { network, own, known, file, followed: Vec::new(), began: Instant::now() })
+        let (followed, began) = (Vec::new(), Instant::now());
+        Ok(Self { network, own, known, file, followed, began, trouble: None })
     }
 
     /// What is known.
@@ -180,40 +187,46 @@ impl<N: Network> Sender<N> {
         }
         let known = self.known.infos(contact);
         let mut sending = Sending::new(own, *contact, notification, &known, settings, random)?;
+        self.trouble = None;
         let outcome = timeout(patience, self.run(contact, &mut sending)).await;
         sending.give_up();
-        // The connection may be gone, and with it the topics.
+        if let Ok(Err(error)) = outcome {
+            self.trouble = Some(error.to_string());
+        }
+        // Nothing is lost when that fails.
         drop(self.network.unsubscribe(&sending.answer_topics()).await);
-        let report = SendReport {
-            devices: sending.reports(),
-            interrupted: outcome.ok().and_then(Result::err).map(|error| error.to_string()),
-        };
-        for device in &report.devices {
+        let devices = sending.reports();
+        for device in &devices {
             for (server, _) in device.failed.iter().filter(|(_, why)| *why == Failure::NotRegistered) {
                 self.known.forget(contact, &device.installation, server);
             }
         }
-        self.save().await?;
-        Ok(report)
+        let not_kept = self.save().await.err().map(|error| error.to_string());
+        Ok(SendReport { devices, trouble: self.trouble.take(), not_kept })
     }
 
+    /// Does what the sending asks for until it is done. What the network does not take counts as lost, and so as a server
+    /// that is silent.
     async fn run(&mut self, contact: &PublicKey, sending: &mut Sending) -> Result<(), SenderError<N::Error>> {
         loop {
             match sending.step(self.began.elapsed(), random)? {
                 Step::Publish(requests) => {
                     let topics: Vec<_> = requests.iter().map(|request| request.answer_topic).collect();
-                    self.network.subscribe(&topics).await.map_err(SenderError::Network)?;
+                    let mut outcomes = vec![self.network.subscribe(&topics).await];
                     for request in requests {
-                        let publishing = self.network.publish(request.topic, request.frame);
-                        publishing.await.map_err(SenderError::Network)?;
+                        outcomes.push(self.network.publish(request.topic, request.frame).await);
                     }
+                    let failure = outcomes.into_iter().filter_map(Result::err).last();
+                    self.trouble = failure.map(|error| error.to_string()).or(self.trouble.take());
                 }
                 Step::Query => {
-                    self.ask(contact, Some(sending)).await?;
+                    if let Err(error) = self.ask(contact, Some(sending)).await {
+                        self.trouble = Some(error.to_string());
+                    }
                     sending.learned(&self.known.infos(contact), random);
                 }
                 Step::Wait(until) => {
-                    if let Some(mail) = self.mail(self.began + until).await? {
+                    if let Some(mail) = self.mail(self.began + until).await {
                         sending.accept(&mail, self.began.elapsed());
                     }
                 }
@@ -240,7 +253,7 @@ impl<N: Network> Sender<N> {
             self.network.publish(topic, frame).await.map_err(SenderError::Network)?;
             self.known.note_asked(contact, unix_now().into());
             let until = Instant::now() + ANSWER_WAIT;
-            while let Some(mail) = self.mail(until).await? {
+            while let Some(mail) = self.mail(until).await {
                 if let Some(sending) = &mut sending {
                     sending.accept(&mail, self.began.elapsed());
                 }
@@ -262,21 +275,28 @@ impl<N: Network> Sender<N> {
         Ok(queried)
     }
 
-    /// The next mail until then. Advertisements of followed contacts are learned on the way.
-    async fn mail(&mut self, until: Instant) -> Result<Option<Mail>, SenderError<N::Error>> {
+    /// The next mail until then. Advertisements of followed contacts are learned on the way. A network that fails is
+    /// tried again: what was missed meanwhile counts as lost.
+    async fn mail(&mut self, until: Instant) -> Option<Mail> {
         // Mail that is there already would be taken however late it is, and so a flood would never end.
-        if Instant::now() >= until {
-            return Ok(None);
-        }
-        let Ok(mail) = timeout_at(until, self.network.next()).await else { return Ok(None) };
-        let mail = mail.map_err(SenderError::Network)?;
-        let now = self.began.elapsed().as_secs();
-        for code in &mut self.followed {
-            if let Some(shown) = code.open(&self.own, &mail, now) {
-                self.known.learn(code.contact(), &shown, unix_now().into());
+        while Instant::now() < until {
+            match timeout_at(until, self.network.next()).await.ok()? {
+                Ok(mail) => {
+                    let now = self.began.elapsed().as_secs();
+                    for code in &mut self.followed {
+                        if let Some(shown) = code.open(&self.own, &mail, now) {
+                            self.known.learn(code.contact(), &shown, unix_now().into());
+                        }
+                    }
+                    return Some(mail);
+                }
+                Err(error) => {
+                    self.trouble = Some(error.to_string());
+                    sleep_until(until.min(Instant::now() + RETRY)).await;
+                }
             }
         }
-        Ok(Some(mail))
+        None
     }
 
     /// The place of a contact among those whose advertisements are heard.

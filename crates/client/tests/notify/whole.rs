@@ -44,7 +44,7 @@ async fn who_was_told_notifies_and_so_does_who_asks() {
         let message = MessageId([u8::from(by_history); 32]);
         let notification = Notification { kind: NotificationKind::OneToOne, message };
         let report = sender.notify(&contact, notification, SendSettings::default(), DEADLINE).await.unwrap();
-        assert_eq!(report.interrupted, None);
+        assert_eq!((report.trouble, report.not_kept), (None, None));
         assert_eq!(report.devices[0].installation, *receiver.state().installation());
         assert_eq!(report.devices[0].outcome, Ok(server));
     }

@@ -29,6 +29,8 @@ pub(crate) struct World {
     stored: Mutex<Vec<Mail>>,
     /// Topics on which nothing arrives.
     pub(crate) deaf: Mutex<BTreeSet<Topic>>,
+    /// Whether clients have lost their connection.
+    pub(crate) is_cut: AtomicBool,
 }
 
 impl World {
@@ -60,6 +62,14 @@ impl World {
         let server = Arc::new(Server { public, push, around });
         self.servers.lock().push(server.clone());
         server
+    }
+
+    fn connected(&self) -> io::Result<()> {
+        if self.is_cut.load(Ordering::SeqCst) {
+            Err(io::Error::other("the connection is lost"))
+        } else {
+            Ok(())
+        }
     }
 
     /// How often something was published on a topic.
@@ -118,6 +128,7 @@ impl Network for Client {
     }
 
     async fn publish(&mut self, topic: Topic, frame: Vec<u8>) -> io::Result<()> {
+        self.world.connected()?;
         if self.world.deaf.lock().contains(&topic) {
             return Ok(());
         }
@@ -131,6 +142,7 @@ impl Network for Client {
 
     async fn next(&mut self) -> io::Result<Mail> {
         loop {
+            self.world.connected()?;
             if let Some(mail) = self.inbox.mails.lock().pop_front() {
                 return Ok(mail);
             }

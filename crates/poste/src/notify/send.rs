@@ -108,7 +108,10 @@ struct Answer {
     devices: Vec<Device>,
     /// What the network said when it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    interrupted: Option<String>,
+    trouble: Option<String>,
+    /// Why what was learned could not be kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_kept: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,7 +142,8 @@ impl Answer {
             notified: devices.iter().filter(|device| device.notified_by.is_some()).count(),
             history,
             devices,
-            interrupted: sent.interrupted.clone(),
+            trouble: sent.trouble.clone(),
+            not_kept: sent.not_kept.clone(),
         }
     }
 
@@ -156,8 +160,11 @@ impl Answer {
                 }
             });
         }
-        if let Some(why) = &self.interrupted {
-            lines.push(format!("the connection failed: {why}"));
+        if let Some(why) = &self.trouble {
+            lines.push(format!("the network failed meanwhile: {why}"));
+        }
+        if let Some(why) = &self.not_kept {
+            lines.push(format!("what was learned could not be kept: {why}"));
         }
         lines.push(match self.devices.len() {
             0 => "no device is known that you may notify; see `poste notify query`".to_owned(),
@@ -251,7 +258,7 @@ mod tests {
                 failed: vec![(server(12), Failure::NotRegistered)],
             },
         ];
-        let sent = SendReport { devices, interrupted: None };
+        let sent = SendReport { devices, trouble: None, not_kept: None };
         let answer = Answer::new(&server(1), &MessageId([7; 32]), History::default(), &sent);
         let json = serde_json::to_value(&answer).unwrap();
         assert_eq!((&json["notified"], &json["message_id"]), (&1.into(), &"07".repeat(32).into()));
@@ -262,7 +269,7 @@ mod tests {
         let text = answer.text();
         assert_eq!(text.len(), 6, "{text:?}");
         assert_eq!(text[5], "1 of 2 devices notified");
-        let nobody = SendReport { devices: Vec::new(), interrupted: Some("away".into()) };
+        let nobody = SendReport { devices: Vec::new(), trouble: Some("away".into()), not_kept: None };
         let text = Answer::new(&server(1), &MessageId([7; 32]), History::default(), &nobody).text();
         assert!(text[1].contains("away") && text[2].contains("no device is known"), "{text:?}");
     }
