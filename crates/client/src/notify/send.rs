@@ -148,7 +148,7 @@ pub struct Sending {
 }
 
 impl Sending {
-    /// To devices of which this is known (the most recently active first, see [`super::Known::infos`]). `fill` gives
+    /// To devices of which this is known (the most recently active first, see [`super::known::Known::infos`]). `fill` gives
     /// random bytes, for the choice of servers.
     ///
     /// # Errors
