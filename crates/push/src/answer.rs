@@ -89,10 +89,16 @@ pub trait Publisher: fmt::Debug + Send + Sync + 'static {
     async fn publish(&self, answer: Answer) -> Result<(), PublishError>;
 }
 
-/// An answer could not be published: the message that it answers has to be handled again.
+/// An answer could not be published: [`crate::server::PushServer::answer`] has to be called again.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the answer was not published: {0}")]
-pub struct PublishError(pub String);
+pub enum PublishError {
+    /// Nobody took it, this time.
+    #[error("the answer was not published: {0}")]
+    Away(String),
+    /// All refuse it, for reasons that another attempt alone does not change.
+    #[error("the answer is refused by all gateways: {0}")]
+    Refused(String),
+}
 
 #[cfg(test)]
 mod tests {

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use crate::answer::{Answer, AnswerKind, PublishError, Publisher};
 
@@ -33,8 +34,8 @@ const LARGE_BYTES: usize = 50_000;
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the other gateway is waited for when one has taken an answer.
 const SECOND_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a refusal counts. Answers are tried again, and so it is renewed while it lasts.
-const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// How long a refusal counts. Answers are tried again within a minute, and so it is renewed while it lasts.
+const REFUSED_FOR: Duration = Duration::from_secs(90);
 /// When the answer to a registration goes out again, and how many may wait for that.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 const AGAIN_QUEUE: usize = 1024;
@@ -63,10 +64,19 @@ struct Again {
     answer: Answer,
 }
 
+/// Why a gateway did not take an envelope.
+struct CallFailed {
+    reason: String,
+    /// It will not take this one another time either: too little proof of work for its network, too large, expired by
+    /// its clock.
+    is_refusal: bool,
+}
+
 #[derive(Debug, Default)]
 struct PublishMetrics {
     envelopes: Counter,
     failures: Counter,
+    refused: Counter,
     again: Counter,
     again_dropped: Counter,
 }
@@ -176,23 +186,36 @@ impl Inner {
                     }
                 }
                 None if is_sent => return Ok(()),
-                None => {
-                    let reason = errors.join("; ");
-                    *self.refused.lock() = Some((Instant::now(), reason.clone()));
-                    return Err(PublishError(reason));
-                }
+                None => return Err(self.failed(&errors)),
             }
         }
     }
 
-    async fn call(&self, gateway: usize, envelope: &Bytes, pow: f64) -> (usize, Result<(), String>) {
+    fn failed(&self, errors: &[CallFailed]) -> PublishError {
+        let reasons: Vec<&str> = errors.iter().map(|error| error.reason.as_str()).collect();
+        let reason = reasons.join("; ");
+        *self.refused.lock() = Some((Instant::now(), reason.clone()));
+        if errors.iter().all(|error| error.is_refusal) {
+            self.metrics.refused.inc();
+            return PublishError::Refused(reason);
+        }
+        PublishError::Away(reason)
+    }
+
+    async fn call(&self, gateway: usize, envelope: &Bytes, pow: f64) -> (usize, Result<(), CallFailed>) {
         let target = &self.gateways[gateway];
         let request = PublishRequest { envelope: envelope.clone(), mine_to_pow: Some(pow) };
         let mut client = poste_rpc::gateway::client(target.channel());
         let result = match timeout(CALL_TIMEOUT, client.publish(request)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) => Err(target.error(&status).to_string()),
-            Err(_) => Err(format!("{} did not answer in time", target.address())),
+            Ok(Err(status)) => Err(CallFailed {
+                reason: target.error(&status).to_string(),
+                is_refusal: status.code() == Code::InvalidArgument,
+            }),
+            Err(_) => {
+                let reason = format!("{} did not answer in time", target.address());
+                Err(CallFailed { reason, is_refusal: false })
+            }
         };
         match result {
             Ok(()) => self.metrics.envelopes.inc(),
@@ -240,6 +263,10 @@ impl PublishMetrics {
         Self {
             envelopes: scope.counter("published_envelopes", "Envelopes that a gateway took"),
             failures: scope.counter("publish_failures", "Calls of gateways that failed"),
+            refused: scope.counter(
+                "answers_refused",
+                "Attempts at answers that all gateways refused for reasons that another attempt does not change",
+            ),
             again: scope
                 .counter("answers_sent_again", "Answers to registrations that went out a second time"),
             again_dropped: scope.counter(

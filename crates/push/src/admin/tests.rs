@@ -48,7 +48,7 @@ struct Net(Arc<Network>);
 impl Publisher for Net {
     async fn publish(&self, answer: Answer) -> Result<(), PublishError> {
         if self.0.is_away.load(Ordering::Relaxed) {
-            return Err(PublishError("the gateway is away".into()));
+            return Err(PublishError::Away("the gateway is away".into()));
         }
         let server = self.0.server.get().unwrap();
         for frame in answer.frames.into_iter().map(Bytes::from) {
