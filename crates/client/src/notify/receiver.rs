@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use super::advertise::AdvertisingTimes;
 use super::profile::{Profile, ProfileError};
 use super::register::{MAX_SERVERS, Registrar, RegistrationAnswer, Sending, choose_servers};
-use super::state::{ReceiverState, StateError, StateFile};
+use super::state::{ReceiverState, StateError, StateFile, StateLock};
 use super::{Mail, Mailbox, Network};
 use crate::unix_now;
 
@@ -97,6 +97,7 @@ pub struct Receiver<N> {
     network: N,
     registrar: Arc<Mutex<Registrar>>,
     file: StateFile,
+    _lock: StateLock,
     mailbox: Mailbox,
     /// Of the contact code, once it was needed.
     contact_code_key: Option<SymKey>,
@@ -126,7 +127,8 @@ impl<N: Network> Receiver<N> {
     ) -> Result<Self, ReceiverError> {
         let file = StateFile::new(directory, identity.public());
         let reading = file.clone();
-        let state = blocking(move || reading.read()).await??;
+        let reading = blocking(move || Ok::<_, StateError>((reading.lock()?, reading.read()?)));
+        let (lock, state) = reading.await??;
         if let (Some(state), Some(installation)) = (&state, &installation)
             && state.installation() != installation
         {
@@ -146,6 +148,7 @@ impl<N: Network> Receiver<N> {
             network,
             registrar: Arc::new(Mutex::new(Registrar::new(identity, state))),
             file,
+            _lock: lock,
             mailbox,
             contact_code_key: None,
             advertising,

@@ -5,7 +5,9 @@ mod form;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use poste_codec::PublicKey;
@@ -108,6 +110,9 @@ pub enum StateError {
     /// Versions and tokens are for one key only.
     #[error("{}: belongs to another key; use a state directory for each key", .0.display())]
     OtherKey(PathBuf),
+    /// What another process writes must not be overwritten, nor a version of its used.
+    #[error("{}: another process uses it; stop that first", .0.display())]
+    InUse(PathBuf),
     /// The system refused.
     #[error("{}: {source}", .path.display())]
     Io {
@@ -118,7 +123,7 @@ pub enum StateError {
     },
 }
 
-/// The file of what one key's device must not forget. One process at a time may write it.
+/// The file of what one key's device must not forget. Whoever writes it holds its lock.
 #[derive(Debug, Clone)]
 pub struct StateFile {
     path: PathBuf,
@@ -133,6 +138,23 @@ impl StateFile {
     #[must_use]
     pub fn new(directory: &Path, owner: PublicKey) -> Self {
         Self { path: directory.join(Self::NAME), owner }
+    }
+
+    /// Makes the directory, and keeps other processes out until the lock is dropped.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`], or [`StateError::Io`].
+    pub fn lock(&self) -> Result<StateLock, StateError> {
+        let path = self.path.with_extension("lock");
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+        let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = make.and_then(|()| open()).map_err(|source| self.io(source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(StateLock(file)),
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse(self.path.clone())),
+            Err(TryLockError::Error(source)) => Err(self.io(source)),
+        }
     }
 
     /// Reads it; none where there is no file.
@@ -162,6 +184,10 @@ impl StateFile {
         StateError::Io { path: self.path.clone(), source }
     }
 }
+
+/// As long as it lives, no other process takes the lock of the file.
+#[derive(Debug)]
+pub struct StateLock(#[expect(dead_code, reason = "closing it ends the lock")] File);
 
 #[cfg(test)]
 mod tests;

@@ -360,6 +360,10 @@ async fn a_directory_is_of_one_key_and_device_and_a_registration_of_some_servers
     let error = receiver.register(profile(), &[11, 12, 13, 14].map(public), &[]).await.unwrap_err();
     assert!(matches!(error, ReceiverError::Servers(4)), "{error}");
     receiver.register(profile(), &[public(11)], &[]).await.unwrap();
+    let (air, _) = Air::with_servers(&[]).await;
+    let error = Receiver::open(air, key(1), dir.path(), None, None).await.unwrap_err();
+    assert!(error.to_string().contains("another process"), "{error}");
+    drop(receiver);
     let other = Some(InstallationId::from_random([8; 16]));
     let (air, _) = Air::with_servers(&[]).await;
     let error = Receiver::open(air, key(1), dir.path(), other, None).await.unwrap_err();

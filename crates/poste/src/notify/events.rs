@@ -86,7 +86,7 @@ fn describe(event: &ReceiverEvent) -> (Line, String) {
         ),
         ReceiverEvent::Advertised { servers } => (
             Line { event: "advertised", servers: Some(*servers), ..Line::default() },
-            format!("contacts were told of {servers} servers"),
+            format!("contacts were told; servers: {servers}"),
         ),
         ReceiverEvent::NotAdvertised { reason } => {
             (because("not_advertised", reason), format!("contacts could not be told: {reason}"))

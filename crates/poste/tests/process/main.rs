@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
 mod ctl;
+mod notify;
 mod push;
 
 use std::io::{BufRead, BufReader, Read};

@@ -80,3 +80,14 @@ fn another_format_is_named_and_damage_tells_nothing_of_the_content() {
     }
     assert!(!format!("{:?}", state()).contains("secret"));
 }
+
+#[test]
+fn one_at_a_time_holds_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = StateFile::new(&dir.path().join("new"), public(9));
+    let lock = file.lock().unwrap();
+    let error = file.lock().unwrap_err();
+    assert!(matches!(error, StateError::InUse(_)), "{error}");
+    drop(lock);
+    file.lock().unwrap();
+}
