@@ -108,7 +108,7 @@ impl Default for PushConfig {
             feedback_listen: SocketAddr::from(([127, 0, 0, 1], 7302)),
             insecure: false,
             tail_topics: 8000,
-            max_in_progress: 64,
+            max_in_progress: 256,
             answer_ttl: HumanDuration::from_secs(15),
             max_request_age: HumanDuration(max_request_age),
             claim_retention: HumanDuration::from_secs(40 * DAY),

@@ -13,11 +13,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Shared, back_off};
-use crate::server::{Handled, Incoming, PushServer, Unanswered, compute};
+use crate::answer::{AnswerKind, PublishError};
+use crate::server::{Incoming, Opened, PushServer, compute};
 
-/// Between two attempts at one message: from the first to the last.
+/// Between two attempts at one message: from the first to the last, and to the last at one that is refused for reasons
+/// that other attempts do not change.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+const LAST_PAUSE_OF_REFUSED: Duration = Duration::from_secs(60);
+/// The part of all places that requests may take. They wait for the provider, and all others must not wait for them.
+const REQUESTS_OF_PLACES: (usize, usize) = (3, 4);
 
 /// The messages that are being dealt with.
 #[derive(Debug)]
@@ -25,15 +30,21 @@ pub(super) struct Work {
     shared: Arc<Shared>,
     server: Arc<PushServer>,
     stop: CancellationToken,
-    /// Whoever waited for another attempt has to wait for a place too.
-    places: Arc<Semaphore>,
+    places: Places,
     tasks: JoinSet<()>,
+}
+
+/// How many are at work at a time. Who waits for a place, having given one up, is not at work.
+#[derive(Debug, Clone)]
+struct Places {
+    all: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
 }
 
 impl Work {
     /// From `stop` on nothing is tried again.
     pub(super) fn new(shared: Arc<Shared>, server: Arc<PushServer>, stop: CancellationToken) -> Self {
-        let places = Arc::new(Semaphore::new(shared.settings.max_in_progress));
+        let places = Places::new(shared.settings.max_in_progress);
         Self { shared, server, stop, places, tasks: JoinSet::new() }
     }
 
@@ -43,7 +54,7 @@ impl Work {
         let attempts = Attempts {
             server: Arc::clone(&self.server),
             stop: self.stop.clone(),
-            places: Arc::clone(&self.places),
+            places: self.places.clone(),
         };
         self.tasks.spawn(deal_with(attempts, topic, record.body, in_progress));
         while self.tasks.try_join_next().is_some() {}
@@ -91,17 +102,14 @@ impl Drop for InProgress {
 
 async fn deal_with(attempts: Attempts, topic: Topic, body: Bytes, mut in_progress: InProgress) {
     let shared = Arc::clone(&in_progress.shared);
-    let envelope = compute(body.len(), move || Envelope::decode(body)).await;
-    match envelope {
+    match compute(body.len(), move || Envelope::decode(body)).await {
         Some(Ok(envelope)) => {
-            let data = envelope.data();
-            if shared.tell(topic, data) {
-                let made_at = Duration::from_secs(envelope.sent().into());
-                let position = in_progress.seq;
-                let incoming = Incoming { topic, data: data.clone(), made_at, position };
-                if attempts.handle(&shared, incoming).await.is_none() {
-                    return;
-                }
+            let made_at = Duration::from_secs(envelope.sent().into());
+            let incoming =
+                Incoming { topic, data: envelope.data().clone(), made_at, position: in_progress.seq };
+            drop(envelope);
+            if shared.tell(topic, &incoming.data) && attempts.handle(&shared, incoming).await.is_none() {
+                return;
             }
         }
         Some(Err(error)) => {
@@ -118,38 +126,88 @@ async fn deal_with(attempts: Attempts, topic: Topic, body: Bytes, mut in_progres
 struct Attempts {
     server: Arc<PushServer>,
     stop: CancellationToken,
-    places: Arc<Semaphore>,
+    places: Places,
+}
+
+/// How often it was tried, and when it is tried again.
+struct Trying {
+    pause: Duration,
+    has_failed: bool,
 }
 
 impl Attempts {
     /// Tries until there is an outcome: a gateway that is away comes back, and the sender is owed an answer. None if
     /// there is none at the stop.
-    async fn handle(&self, shared: &Shared, incoming: Incoming) -> Option<Handled> {
-        let mut pause = FIRST_PAUSE;
-        let mut said = false;
+    async fn handle(&self, shared: &Shared, incoming: Incoming) -> Option<()> {
+        let mut trying = Trying { pause: FIRST_PAUSE, has_failed: false };
+        let mut opened = loop {
+            let place = self.places.all.acquire().await.ok()?;
+            match self.server.open(incoming.clone(), shared.settings.clock.now()).await {
+                Ok(opened) => break opened,
+                Err(why) if why.is_final() => return Some(()),
+                Err(_) => drop(place),
+            }
+            self.wait(shared, &mut trying, incoming.data.len(), "the store failed", LAST_PAUSE).await?;
+        };
+        drop(incoming);
         loop {
-            let place = self.places.acquire().await.ok()?;
-            let now = shared.settings.clock.now();
-            let cause = match self.server.handle(incoming.clone(), now).await {
-                Ok(Handled::Unanswered(Unanswered::StoreFailed)) => "the store failed".to_owned(),
-                Ok(handled) => return Some(handled),
-                Err(error) => error.to_string(),
+            let (cause, longest) = match self.attempt(shared, &mut opened).await? {
+                Ok(is_final) if is_final => return Some(()),
+                Ok(_) => ("the store failed".to_owned(), LAST_PAUSE),
+                Err(refused @ PublishError::Refused(_)) => (refused.to_string(), LAST_PAUSE_OF_REFUSED),
+                Err(error) => (error.to_string(), LAST_PAUSE),
             };
-            drop(place);
-            if !std::mem::replace(&mut said, true) {
-                warn!(cause, "a message could not be dealt with, trying again until it is");
-            }
-            shared.metrics.retries.inc();
-            let _waiting = shared.wait_with(incoming.data.len());
-            let until = back_off(&mut pause, LAST_PAUSE);
-            if timeout_at(until, self.stop.cancelled()).await.is_ok() {
-                return None;
-            }
+            self.wait(shared, &mut trying, opened.bytes(), &cause, longest).await?;
         }
+    }
+
+    /// One attempt to answer. Whether it was the last one; none if it was not begun before the stop.
+    async fn attempt(&self, shared: &Shared, opened: &mut Opened) -> Option<Result<bool, PublishError>> {
+        let _of_requests = if opened.kind() == Some(AnswerKind::Request) {
+            Some(match self.places.requests.try_acquire() {
+                Ok(place) => place,
+                Err(_) => {
+                    let _waiting = shared.wait_with(opened.bytes());
+                    let place = self.stop.run_until_cancelled(self.places.requests.acquire()).await?;
+                    place.ok()?
+                }
+            })
+        } else {
+            None
+        };
+        let _place = self.places.all.acquire().await.ok()?;
+        let answered = self.server.answer(opened, shared.settings.clock.now()).await;
+        Some(answered.map(|handled| handled.is_final()))
+    }
+
+    /// Waits until it is time for another attempt. None if there is none before the stop.
+    async fn wait(
+        &self,
+        shared: &Shared,
+        trying: &mut Trying,
+        bytes: usize,
+        cause: &str,
+        longest: Duration,
+    ) -> Option<()> {
+        if !std::mem::replace(&mut trying.has_failed, true) {
+            warn!(cause, "a message could not be dealt with, trying again until it is");
+        }
+        shared.metrics.retries.inc();
+        let _waiting = shared.wait_with(bytes);
+        let until = back_off(&mut trying.pause, longest);
+        timeout_at(until, self.stop.cancelled()).await.is_err().then_some(())
     }
 }
 
-/// A message that waits for another attempt.
+impl Places {
+    fn new(all: usize) -> Self {
+        let (part, of) = REQUESTS_OF_PLACES;
+        let requests = (all * part / of).max(1);
+        Self { all: Arc::new(Semaphore::new(all)), requests: Arc::new(Semaphore::new(requests)) }
+    }
+}
+
+/// A message that waits for another attempt, or for its first one.
 struct WaitingFor<'s> {
     shared: &'s Shared,
     bytes: usize,
