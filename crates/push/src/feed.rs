@@ -18,7 +18,7 @@ mod source;
 mod stream;
 mod work;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,10 @@ use stream::Reader;
 /// Messages that may wait until they are tried again, and their bytes. They hold up nobody else.
 const MAX_WAITING: usize = 1024;
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// A message that is at work for longer is worth a look: it waits for something that may never come.
+const WORRYING_AGE: Duration = Duration::from_secs(5 * 60);
+/// Why no message is taken.
+const PAUSED: &str = "paused by an operator: `poste ctl push resume` goes on";
 /// Envelopes that may wait for whoever listens in; what comes beyond is left out.
 const LOOPBACK_MAIL: usize = 64;
 
@@ -69,6 +73,10 @@ pub(crate) struct FeedSettings {
 pub(crate) struct FeedChecks {
     pub(crate) archive: Check,
     pub(crate) store: Check,
+    /// That messages are taken: an operator may not want it.
+    pub(crate) intake: Check,
+    /// That what is taken is dealt with.
+    pub(crate) feed: Check,
 }
 
 /// The feed. Clones are the same.
@@ -91,9 +99,9 @@ struct Shared {
 struct State {
     listening: Listening,
     source: Source,
-    /// Messages that were taken and are not dealt with.
-    in_progress: BTreeSet<u64>,
-    /// Those of them that could not be dealt with and are tried again later.
+    /// Messages that were taken and are not dealt with, and since when.
+    in_progress: BTreeMap<u64, Instant>,
+    /// Those of them that could not be dealt with and are tried again later, or wait for the provider.
     waiting: Waiting,
     /// The newest record of the archive, as far as is known.
     head: u64,
@@ -138,7 +146,7 @@ impl Feed {
         let state = State {
             listening: Listening::from(source.begins_after()),
             source,
-            in_progress: BTreeSet::new(),
+            in_progress: BTreeMap::new(),
             waiting: Waiting::default(),
             head: 0,
             heard: Instant::now(),
@@ -147,6 +155,7 @@ impl Feed {
             last_error: None,
             listeners: Listeners::default(),
         };
+        checks.intake.ready();
         Ok(Self(Arc::new(Shared {
             settings,
             checks,
@@ -228,7 +237,14 @@ impl Running for Feed {
     }
 
     fn pause(&self, paused: bool) {
-        self.0.state.lock().paused = paused;
+        let mut state = self.0.state.lock();
+        state.paused = paused;
+        if paused {
+            self.0.checks.intake.not_ready(PAUSED);
+        } else {
+            self.0.checks.intake.ready();
+        }
+        drop(state);
         self.0.changed.notify_one();
     }
 
@@ -277,6 +293,19 @@ impl Shared {
         self.changed.notify_one();
     }
 
+    /// Whether what was taken is dealt with in time.
+    fn show_age(&self) {
+        let oldest = self.state.lock().oldest();
+        match oldest {
+            Some(age) if age > WORRYING_AGE => {
+                let minutes = age.as_secs() / 60;
+                let reason = format!("a message could not be dealt with for {minutes} min: the log says why");
+                self.checks.feed.not_ready(reason);
+            }
+            _ => self.checks.feed.ready(),
+        }
+    }
+
     fn note_error(&self, error: &str) {
         self.state.lock().last_error = Some(error.to_owned());
         self.checks.archive.not_ready(error);
@@ -292,8 +321,14 @@ impl Waiting {
 impl State {
     /// Everything up to here was received and dealt with.
     fn dealt_with(&self) -> u64 {
-        let unfinished = self.in_progress.first().map_or(u64::MAX, |lowest| lowest.saturating_sub(1));
+        let unfinished =
+            self.in_progress.first_key_value().map_or(u64::MAX, |(lowest, _)| lowest.saturating_sub(1));
         self.listening.received().min(unfinished)
+    }
+
+    /// How long the oldest message is at work.
+    fn oldest(&self) -> Option<Duration> {
+        self.in_progress.values().min().map(Instant::elapsed)
     }
 
     /// All that the archive has was dealt with.
@@ -308,4 +343,45 @@ fn back_off(pause: &mut Duration, longest: Duration) -> Instant {
     let wait = pause.mul_f64(rand::rng().random_range(0.5..1.0));
     *pause = (*pause * 2).min(longest);
     Instant::now() + wait
+}
+
+#[cfg(test)]
+mod tests {
+    use poste_service::metrics::Metrics;
+    use poste_service::readiness::Readiness;
+
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_not_dealt_with_is_shown() {
+        let readiness = Readiness::new();
+        let [archive, store, intake, feed] =
+            ["archive", "store", "intake", "feed"].map(|name| readiness.add(name));
+        let settings = FeedSettings {
+            archive: Target::lazy("http://127.0.0.1:1").unwrap(),
+            archive_store: None,
+            data: PathBuf::new(),
+            max_topics: 4,
+            max_in_progress: 4,
+            clock: Clock::system(),
+        };
+        let checks = FeedChecks { archive, store, intake, feed };
+        let scope = Metrics::new().scope("push");
+        let feed = Feed::open(settings, &MemoryStore::default(), checks, &scope).await.unwrap();
+        let reason = || {
+            feed.0.show_age();
+            readiness.report().checks[3].reason.clone()
+        };
+        assert_eq!(reason(), None);
+        // What came later for a topic that was joined later may be older in the archive.
+        feed.0.state.lock().in_progress.insert(7, Instant::now());
+        tokio::time::advance(WORRYING_AGE).await;
+        feed.0.state.lock().in_progress.insert(6, Instant::now());
+        assert_eq!(reason(), None);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(reason().unwrap().contains("for 6 min"), "{:?}", reason());
+        feed.0.state.lock().in_progress.remove(&7);
+        assert_eq!(reason(), None);
+    }
 }

@@ -125,8 +125,8 @@ async fn start_on(
     let feedback = listener::bind("push.feedback_listen", config.feedback_listen).await?;
     let feedback_address = feedback.local_addr().map_err(ServerError::Listener)?;
 
-    let [archive_check, gateway_check, provider_check, store_check] =
-        ["push.archive", "push.gateway", "push.provider", "push.store"]
+    let [archive_check, gateway_check, provider_check, store_check, intake_check, feed_check] =
+        ["push.archive", "push.gateway", "push.provider", "push.store", "push.intake", "push.feed"]
             .map(|name| context.readiness.add(name));
     let identity = identity_of(&config).await?;
     let config = PushConfig { identity: None, ..config };
@@ -148,7 +148,12 @@ async fn start_on(
             max_in_progress: config.max_in_progress,
             clock: clock.clone(),
         };
-        let checks = FeedChecks { archive: archive_check, store: store_check.clone() };
+        let checks = FeedChecks {
+            archive: archive_check,
+            store: store_check.clone(),
+            intake: intake_check,
+            feed: feed_check,
+        };
         Feed::open(settings, store.as_ref(), checks, &scope).await?
     };
     let push_key = hex::encode(identity.public().to_compressed());

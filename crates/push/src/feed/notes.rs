@@ -7,8 +7,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::Shared;
 use super::source::NOWHERE;
+use super::Shared;
 use crate::server::PushServer;
 use crate::store::{Checkpoint, RegistrationStore, StoreError};
 
@@ -73,6 +73,8 @@ impl Notes {
         metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
         metrics.in_progress.set(count(state.in_progress.len()));
         metrics.topics.set(count(state.listening.len()));
+        drop(state);
+        self.shared.show_age();
     }
 
     async fn checkpoint(&mut self) {

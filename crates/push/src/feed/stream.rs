@@ -354,7 +354,7 @@ impl Reader {
                         self.shared.metrics.skipped.inc();
                         return Ok(());
                     }
-                    state.in_progress.insert(record.seq);
+                    state.in_progress.insert(record.seq, Instant::now());
                     break;
                 }
             }
