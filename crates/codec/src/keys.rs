@@ -1,6 +1,7 @@
 //! secp256k1 keys as devp2p writes them: public keys are 64 bytes X‖Y, signatures 65 bytes R‖S‖V with V 0 or 1.
 
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use k256::ecdsa::{RecoveryId, Signature, SigningKey, VerifyingKey};
 use k256::elliptic_curve::sec1::ToSec1Point;
@@ -96,14 +97,21 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A private key. Wiped when dropped, and never printed.
+/// A private key. Wiped when the last clone is dropped, and never printed.
 #[derive(Clone)]
-pub struct SecretKey(k256::SecretKey);
+pub struct SecretKey(Arc<Secret>);
+
+struct Secret {
+    key: k256::SecretKey,
+    /// With the public key, which takes a multiplication on the curve and is not always needed.
+    signing: OnceLock<SigningKey>,
+}
 
 impl SecretKey {
     /// Reads 32 bytes, big-endian.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KeyError> {
-        k256::SecretKey::from_slice(bytes).map(Self).map_err(|_| KeyError::Secret)
+        let key = k256::SecretKey::from_slice(bytes).map_err(|_| KeyError::Secret)?;
+        Ok(Self(Arc::new(Secret { key, signing: OnceLock::new() })))
     }
 
     /// A new key from a source of randomness, which is asked again in the one case in 2^128 that its 32 bytes
@@ -120,27 +128,31 @@ impl SecretKey {
 
     /// The 32 bytes, big-endian.
     pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.0.to_bytes().into())
+        Zeroizing::new(self.0.key.to_bytes().into())
     }
 
     /// The public key of this key.
     pub fn public(&self) -> PublicKey {
-        PublicKey::of(&self.0.public_key())
+        PublicKey::of(&self.signing().verifying_key().into())
     }
 
     /// The X coordinate of the Diffie-Hellman point, always 32 bytes.
     pub fn ecdh_x(&self, public: &PublicKey) -> Zeroizing<[u8; 32]> {
-        let shared = self.0.diffie_hellman(&public.point());
+        let shared = self.0.key.diffie_hellman(&public.point());
         Zeroizing::new((*shared.raw_secret_bytes()).into())
     }
 
     /// Signs a 32-byte digest (RFC 6979, low S): R‖S‖V with V 0 or 1.
     pub fn sign(&self, digest: &[u8; 32]) -> [u8; 65] {
-        let (signature, recovery) = SigningKey::from(&self.0).sign_prehash_recoverable(digest);
+        let (signature, recovery) = self.signing().sign_prehash_recoverable(digest);
         let mut bytes = [0; 65];
         bytes[..64].copy_from_slice(&signature.to_bytes());
         bytes[64] = recovery.to_byte();
         bytes
+    }
+
+    fn signing(&self) -> &SigningKey {
+        self.0.signing.get_or_init(|| SigningKey::from(&self.0.key))
     }
 }
 
