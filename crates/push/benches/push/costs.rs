@@ -30,6 +30,11 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let rig = runtime.block_on(Rig::open(directory.path()))?;
     runtime.block_on(write(&rig.store, (0..RECEIVERS).map(|number| stored(receiver(number), number))))?;
+    let note = |numbers: std::ops::Range<u32>| {
+        let devices = numbers.map(|number| stored(receiver(number), number).device).collect();
+        runtime.block_on(rig.store.note_successes(devices, NOW.as_secs()))
+    };
+    note(0..RECEIVERS)?;
     let owners = (0..RUNS * MESSAGES * 2).map(|number| {
         let owner = HashedPublicKey::of(&key("owner", number).public());
         stored(owner, number)
@@ -77,6 +82,23 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
             }
         }
     }
+    // Receivers whom nobody has notified today.
+    runtime.block_on(write(
+        &rig.store,
+        (RECEIVERS..2 * RECEIVERS).map(|number| stored(receiver(number), number)),
+    ))?;
+    let first_of_a_day: Vec<f64> = (0..RUNS)
+        .map(|run| {
+            let messages = (0..MESSAGES).map(|message| {
+                let number = 1_000_000 + run * MESSAGES + message;
+                request_envelope(number, std::iter::once(RECEIVERS + run * MESSAGES + message))
+            });
+            handle(messages.collect(), AT_ONCE)
+        })
+        .collect::<Result<_>>()?;
+    let what =
+        "a request with one entry whose device is notified for the first time in a day, 64 side by side";
+    report.told(what, "µs", &first_of_a_day);
     request_parts(report, &runtime, &rig)?;
 
     let mut first = 0;
