@@ -16,6 +16,7 @@ use poste_wire::status::proto::{
 };
 use poste_wire::status::{
     ApplicationMessage, Grant, HashedPublicKey, MessageType, PushMessage, SharedKey, TopicName, frame,
+    segment,
 };
 use poste_wire::{Envelope, Topic};
 use rand::Rng;
@@ -50,8 +51,12 @@ impl Client {
 
     /// Data for the server's topic: a registration of this version.
     pub(crate) fn registration(&self, version: u64) -> (Topic, Vec<u8>) {
+        self.sealed_registration(&self.registers_as(version))
+    }
+
+    fn registers_as(&self, version: u64) -> PushNotificationRegistration {
         let grant = Grant::sign(&self.key, &self.server, ACCESS_TOKEN);
-        self.sealed_registration(&PushNotificationRegistration {
+        PushNotificationRegistration {
             token_type: 1,
             device_token: "device token".into(),
             installation_id: INSTALLATION.into(),
@@ -61,7 +66,7 @@ impl Client {
             grant: Bytes::copy_from_slice(grant.as_bytes()),
             apn_topic: "im.status.ethereum".into(),
             ..Default::default()
-        })
+        }
     }
 
     pub(crate) fn unregistration(&self, version: u64) -> (Topic, Vec<u8>) {
@@ -74,10 +79,13 @@ impl Client {
     }
 
     fn sealed_registration(&self, registration: &PushNotificationRegistration) -> (Topic, Vec<u8>) {
+        self.for_server(MessageType::PushNotificationRegistration, self.sealed(registration))
+    }
+
+    fn sealed(&self, registration: &PushNotificationRegistration) -> Vec<u8> {
         let mut nonce = [0; 12];
         fill(&mut nonce);
-        let sealed = SharedKey::between(&self.key, &self.server).seal(nonce, &registration.write());
-        self.for_server(MessageType::PushNotificationRegistration, sealed)
+        SharedKey::between(&self.key, &self.server).seal(nonce, &registration.write())
     }
 
     /// A request that asks for a notification of `receiver`, about this message.
@@ -95,9 +103,24 @@ impl Client {
         self.for_server(MessageType::PushNotificationRequest, request.write())
     }
 
+    /// The same in segments, none of which is of use without the others.
+    pub(crate) fn registration_in_segments(&self, version: u64) -> Vec<(Topic, Vec<u8>)> {
+        self.in_segments(MessageType::PushNotificationRegistration, self.sealed(&self.registers_as(version)))
+    }
+
     fn for_server(&self, kind: MessageType, payload: Vec<u8>) -> (Topic, Vec<u8>) {
         let message = ApplicationMessage::write(kind, payload, &self.key);
-        let data = frame::seal_asymmetric(&self.server, &message, &random_key(), fill).unwrap();
+        self.frame(&message)
+    }
+
+    fn in_segments(&self, kind: MessageType, payload: Vec<u8>) -> Vec<(Topic, Vec<u8>)> {
+        let message = ApplicationMessage::write(kind, payload, &self.key);
+        let length = message.len().div_ceil(3);
+        segment::split(message, length).iter().map(|piece| self.frame(piece)).collect()
+    }
+
+    fn frame(&self, content: &[u8]) -> (Topic, Vec<u8>) {
+        let data = frame::seal_asymmetric(&self.server, content, &random_key(), fill).unwrap();
         (TopicName::partitioned(&self.server).topic(), data)
     }
 

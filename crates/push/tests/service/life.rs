@@ -15,7 +15,7 @@ async fn a_client_registers_and_its_device_rings() {
     publish(stack.gateway_address, alice.request(&bob, 1)).await;
     alice.is_told(&stack, 1).await;
     assert_eq!(stack.rings(), 1);
-    for check in ["push.archive", "push.gateway", "push.provider", "push.store"] {
+    for check in ["push.archive", "push.gateway", "push.provider", "push.store", "push.intake", "push.feed"] {
         stack.is_fault_free(check).await;
     }
     assert_eq!((stack.feed().await.topics, stack.metric("archive_connections", "")), (4, 1));
@@ -86,10 +86,12 @@ async fn while_it_is_paused_nothing_is_taken() {
     bob.registers(&stack, 1).await;
     let feed = stack.drain(false).await;
     assert!(feed.paused && feed.in_progress == 0, "{feed:?}");
+    assert!(stack.fault("push.intake").unwrap().starts_with("paused by an operator"));
     publish(stack.gateway_address, alice.request(&bob, 1)).await;
     // The archive has it by now.
     assert_eq!((stack.rings(), stack.feed().await.in_progress), (0, 0));
     stack.drain(true).await;
+    assert_eq!(stack.fault("push.intake"), None);
     alice.is_told(&stack, 1).await;
     assert_eq!(stack.rings(), 1);
     stack.end().await;

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use poste_archive::{ArchiveConfig, StoreUrl};
 use poste_codec::{PublicKey, SecretKey};
 use poste_gateway::GatewayConfig;
+use poste_provider::PushProvider;
 use poste_push::{ProviderUrl, PushConfig};
 use poste_rpc::client::Target;
 use poste_rpc::push::v1::{DrainRequest, FeedStats, StatsRequest};
@@ -44,6 +46,8 @@ pub(crate) struct Stack {
     pub(crate) archive_address: SocketAddr,
     pub(crate) gateway_address: SocketAddr,
     pub(crate) config: PushConfig,
+    /// Instead of the one that the settings name.
+    pub(crate) provider: Option<Arc<dyn PushProvider>>,
     context: Context,
 }
 
@@ -79,6 +83,7 @@ impl Stack {
             archive_address,
             gateway_address,
             config,
+            provider: None,
             context: Context::new(Duration::from_secs(5)),
         };
         stack.start_push().await;
@@ -88,7 +93,12 @@ impl Stack {
 
     pub(crate) async fn start_push(&mut self) {
         self.context = Context::new(Duration::from_secs(5));
-        self.push = Some(poste_push::start(self.config.clone(), self.context.clone()).await.unwrap());
+        let (config, context) = (self.config.clone(), self.context.clone());
+        let push = match &self.provider {
+            None => poste_push::start(config, context).await,
+            Some(provider) => poste_push::start_with_provider(config, Arc::clone(provider), context).await,
+        };
+        self.push = Some(push.unwrap());
     }
 
     pub(crate) async fn stop_push(&mut self) {
@@ -115,7 +125,15 @@ impl Stack {
 
     /// Another gateway on the same archive.
     pub(crate) async fn another_gateway(&self, address: SocketAddr) -> RunningService {
-        start_gateway(self.directory.path().join("another gateway"), address, self.archive_address).await
+        self.strict_gateway(address, GatewayConfig::default().min_pow).await
+    }
+
+    /// Another gateway on the same archive, which asks for this proof of work.
+    pub(crate) async fn strict_gateway(&self, address: SocketAddr, min_pow: f64) -> RunningService {
+        let config =
+            gateway_config(self.directory.path().join("another gateway"), address, self.archive_address);
+        let config = GatewayConfig { min_pow, ..config };
+        poste_gateway::start(config, Context::new(Duration::from_secs(5))).await.unwrap()
     }
 
     /// Stops everything in the order of the binary.
@@ -219,13 +237,17 @@ async fn start_archive(directory: PathBuf, address: SocketAddr) -> RunningServic
 }
 
 async fn start_gateway(directory: PathBuf, address: SocketAddr, archive: SocketAddr) -> RunningService {
-    let config = GatewayConfig {
+    let config = gateway_config(directory, address, archive);
+    poste_gateway::start(config, Context::new(Duration::from_secs(5))).await.unwrap()
+}
+
+fn gateway_config(directory: PathBuf, address: SocketAddr, archive: SocketAddr) -> GatewayConfig {
+    GatewayConfig {
         rlpx_listen: any_port(),
         grpc_listen: address,
         admin_listen: any_port(),
         archive: url(archive),
         data: directory,
         ..GatewayConfig::default()
-    };
-    poste_gateway::start(config, Context::new(Duration::from_secs(5))).await.unwrap()
+    }
 }
