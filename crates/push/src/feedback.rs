@@ -29,7 +29,8 @@ impl PushServer {
         let mut forgotten = 0;
         for row in self.store.registrations(&owner).await.inspect_err(|error| self.store_failed(error))? {
             if self.is_condemned(feedback, &row) {
-                forgotten += usize::from(self.forget_in_turn(&row.device, Some(row.version)).await?);
+                forgotten +=
+                    usize::from(self.forget_in_turn(&row.device, Some(row.version), feedback.sent_at).await?);
             }
         }
         self.metrics.feedback(if forgotten > 0 { "forgotten" } else { "too_late" });
@@ -47,13 +48,15 @@ impl PushServer {
         )
     }
 
-    /// Forgets a registration and leaves its topics if it was the owner's last; to be called in the owner's turn.
+    /// Forgets a registration and leaves its topics if it was the owner's last; to be called in the owner's turn. `now`
+    /// is a time since 1970.
     pub(crate) async fn forget_in_turn(
         &self,
         device: &DeviceId,
         only_version: Option<u64>,
+        now: Duration,
     ) -> Result<bool, StoreError> {
-        let forgotten = self.store.forget(device, only_version).await;
+        let forgotten = self.store.forget(device, only_version, now.as_secs()).await;
         let Some(owner) = forgotten.inspect_err(|error| self.store_failed(error))? else { return Ok(false) };
         self.metrics.devices_forgotten.inc();
         if owner.registrations == 0 {

@@ -56,11 +56,13 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets a registration whatever its version, or, given one, only if it still has that version: so a late
     /// failure of a token never deletes a newer one. The device's version is kept. `None` when there was nothing to
-    /// forget. When this returns, no file holds anything that opens the device data.
+    /// forget. When this returns, no file holds anything that opens the device data. `at_unix_s` is the time, seconds since
+    /// 1970.
     async fn forget(
         &self,
         device: &DeviceId,
         only_version: Option<u64>,
+        at_unix_s: u64,
     ) -> Result<Option<OwnerState>, StoreError>;
 
     /// The highest version that was stored for a device, forgotten ones included.
@@ -90,6 +92,9 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
     /// later or more. Devices without a registration are passed over.
     async fn note_successes(&self, devices: Vec<DeviceId>, at_unix_s: u64) -> Result<(), StoreError>;
 
+    /// What claims on these keys would meet now, without claiming anything; absent for a key that is free.
+    async fn claims(&self, keys: Vec<ClaimKey>) -> Result<Vec<Option<Claim>>, StoreError>;
+
     /// Claims the right to notify, for each key in order. [`Claim::Won`] is answered at most once for a key, unless
     /// the claim ends as [`ClaimEnd::Refused`] or expires. A claim that is open when the store is opened again
     /// becomes [`Claim::Unknown`].
@@ -118,12 +123,21 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
     /// same archive is passed over.
     async fn set_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError>;
 
+    /// Notes how far the archive was read, also if that is less than was noted: for an archive that was put back.
+    async fn reset_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError>;
+
     /// Forgets what is older than its retention, in pieces: it looks at about `budget` entries, goes on where it
     /// ended the last time, and says whether there is more.
     async fn expire(&self, retention: &Retention, budget: usize) -> Result<Expired, StoreError>;
 
     /// How much there is of each kind.
     async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Whether the store still does what it is asked for. Never waits.
+    ///
+    /// # Errors
+    /// Why nothing is written, or read, until the store is opened again. A store that was closed is healthy.
+    fn health(&self) -> Result<(), StoreError>;
 
     /// Ends when everything handed over is durable. Later changes are refused with [`StoreError::Closed`].
     async fn close(&self) -> Result<(), StoreError>;
@@ -138,7 +152,8 @@ pub struct Retention {
     pub answers_before_unix_s: u64,
     /// Registrations that were neither registered nor reached since. Their versions are kept.
     pub registrations_before_unix_s: u64,
-    /// Versions of forgotten registrations: unregistered before, or last registered or reached before. Without them an old
+    /// Versions of registrations that were forgotten before, or, of those forgotten for their age, last registered or
+    /// reached before. Without them an old
     /// registration that comes again is taken for a new one, so they must outlive every archive that may still hold its
     /// envelope, by far: a year is a good time.
     pub tombstones_before_unix_s: u64,

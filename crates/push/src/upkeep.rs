@@ -9,26 +9,27 @@ use crate::store::{DeviceId, Expired, Registered, Retention, StoreError};
 
 impl PushServer {
     /// Forgets all registrations of an owner, and says how many there were. Their versions are kept, so that messages
-    /// of the past do not bring them back.
+    /// of the past do not bring them back. `now` is the time, since 1970.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn forget_owner(&self, owner: &HashedPublicKey) -> Result<usize, StoreError> {
+    pub async fn forget_owner(&self, owner: &HashedPublicKey, now: Duration) -> Result<usize, StoreError> {
         let _turn = self.turns.take(*owner).await;
         let mut forgotten = 0;
         for row in self.store.registrations(owner).await.inspect_err(|error| self.store_failed(error))? {
-            forgotten += usize::from(self.forget_in_turn(&row.device, None).await?);
+            forgotten += usize::from(self.forget_in_turn(&row.device, None, now).await?);
         }
         Ok(forgotten)
     }
 
-    /// Forgets one registration, and says whether there was one. Its version is kept.
+    /// Forgets one registration, and says whether there was one. Its version is kept. `now` is the time, since
+    /// 1970.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn forget_device(&self, device: &DeviceId) -> Result<bool, StoreError> {
+    pub async fn forget_device(&self, device: &DeviceId, now: Duration) -> Result<bool, StoreError> {
         let _turn = self.turns.take(device.key).await;
-        self.forget_in_turn(device, None).await
+        self.forget_in_turn(device, None, now).await
     }
 
     /// Unregisters a device with this version, as a message of its owner does. Registrations of lower versions that are

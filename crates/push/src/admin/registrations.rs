@@ -25,12 +25,13 @@ pub(super) async fn forget(
     request: &v1::ForgetRequest,
 ) -> Result<v1::ForgetResponse, Status> {
     let key = owner(&request.hashed_key)?;
+    let now = inside.clock.now();
     let forgotten = match &request.installation_id {
-        None => inside.server.forget_owner(&key).await.map_err(store_failed)?,
+        None => inside.server.forget_owner(&key, now).await.map_err(store_failed)?,
         Some(installation) => {
             let installation = InstallationId::any(installation)
                 .map_err(|error| Status::invalid_argument(format!("installation_id: {error}")))?;
-            let was_there = inside.server.forget_device(&DeviceId { key, installation }).await;
+            let was_there = inside.server.forget_device(&DeviceId { key, installation }, now).await;
             usize::from(was_there.map_err(store_failed)?)
         }
     };

@@ -35,12 +35,14 @@ macro_rules! suite {
             devices_are_opened_once_and_few_at_a_time
             an_unregistration_is_remembered_of_devices_never_seen
             answers_are_repeated_until_they_expire
+            claims_are_looked_at_without_being_taken
             claims_are_of_one_message_one_owner_and_one_installation
             expiry_goes_on_in_pieces
             of_many_registrations_at_once_the_highest_version_stays
             only_what_is_too_large_is_refused
             successes_are_noted_once_a_day
             versions_of_the_forgotten_expire_in_pieces
+            what_is_forgotten_now_is_no_old_version
         );
         $crate::store::conformance::suite!(@reopen ($open, $reopen):
             model

@@ -104,6 +104,13 @@ impl StoreError {
         }
     }
 
+    /// Whether it is only about what was asked for, such as a damaged row: then trying again is of no use, and others are
+    /// served. Everything else concerns the whole store, which may serve again when it was opened again.
+    #[must_use]
+    pub fn is_of_one_owner(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Invalid)
+    }
+
     /// For `map_err` behind a call of the system.
     pub(super) fn io(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source: Arc::new(source) }

@@ -79,6 +79,8 @@ struct Inner {
     files: Arc<Files>,
     caps: Caps,
     expiry: Mutex<expiry::Cursor>,
+    /// After which the database reads nothing any more.
+    read_failure: Mutex<Option<StoreError>>,
     _lock: Option<File>,
 }
 
@@ -111,9 +113,21 @@ impl RedbStore {
         question: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let files = Arc::clone(&self.0.files);
-        let answer = tokio::task::spawn_blocking(move || question(&files)).await;
-        // It is only cancelled when the whole runtime ends.
-        answer.unwrap_or(Err(StoreError::Closed))
+        let answer = match tokio::task::spawn_blocking(move || question(&files)).await {
+            Ok(answer) => answer,
+            // The database met what it never wrote, and the same question would end so again.
+            Err(error) if error.is_panic() => {
+                Err(StoreError::corrupt(REGISTRATIONS, "something in it cannot be read"))
+            }
+            // It is only cancelled when the whole runtime ends.
+            Err(_) => Err(StoreError::Closed),
+        };
+        if let Err(error @ StoreError::Database(_)) = &answer
+            && !error.is_of_one_owner()
+        {
+            self.0.read_failure.lock().get_or_insert_with(|| error.clone());
+        }
+        answer
     }
 }
 
@@ -148,12 +162,13 @@ impl RegistrationStore for RedbStore {
         &self,
         device: &DeviceId,
         only_version: Option<u64>,
+        at_unix_s: u64,
     ) -> Result<Option<OwnerState>, StoreError> {
         let device = device.clone();
         self.0
             .registrations
             .write(move |transaction, slots| {
-                registrations::forget(transaction, slots, &device, |row| {
+                registrations::forget(transaction, slots, &device, at_unix_s, |row| {
                     only_version.is_none_or(|version| row.version == version)
                 })
             })
@@ -199,6 +214,10 @@ impl RegistrationStore for RedbStore {
             .await
     }
 
+    async fn claims(&self, keys: Vec<ClaimKey>) -> Result<Vec<Option<Claim>>, StoreError> {
+        self.read(move |files| files.claims(&keys)).await
+    }
+
     async fn claim(&self, claims: Vec<ClaimKey>, at_unix_s: u64) -> Result<Vec<Claim>, StoreError> {
         let ids = self.0.files.claim_ids(&claims);
         self.0.requests.write(move |transaction, ()| claims::claim(transaction, &ids, at_unix_s)).await
@@ -230,6 +249,15 @@ impl RegistrationStore for RedbStore {
 
     async fn set_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         self.0.requests.write(move |transaction, ()| claims::set_checkpoint(transaction, &checkpoint)).await
+    }
+
+    async fn reset_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        self.0.requests.write(move |transaction, ()| claims::reset_checkpoint(transaction, &checkpoint)).await
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        let failure = self.0.registrations.failure().or_else(|| self.0.requests.failure());
+        failure.or_else(|| self.0.read_failure.lock().clone()).map_or(Ok(()), Err)
     }
 
     async fn expire(&self, retention: &Retention, budget: usize) -> Result<Expired, StoreError> {

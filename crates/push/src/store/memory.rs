@@ -31,6 +31,8 @@ struct State {
     checkpoint: Option<Checkpoint>,
     #[cfg(test)]
     looked_up: usize,
+    #[cfg(test)]
+    damaged: std::collections::BTreeSet<HashedPublicKey>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,12 @@ impl MemoryStore {
         self.state.lock().looked_up
     }
 
+    /// Nothing of this owner's can be read from now on.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, owner: HashedPublicKey) {
+        self.state.lock().damaged.insert(owner);
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, StoreError> {
         let mut state = self.state.lock();
         if state.is_closed { Err(StoreError::Closed) } else { Ok(change(&mut state)) }
@@ -76,13 +84,26 @@ impl Device {
         live.unwrap_or(self.heard_of_unix_s)
     }
 
-    fn bury(&mut self) {
-        self.heard_of_unix_s = self.last_sign_unix_s();
+    fn bury(&mut self, at_unix_s: u64) {
+        self.heard_of_unix_s = self.last_sign_unix_s().max(at_unix_s);
         self.live = None;
     }
 }
 
 impl State {
+    #[cfg(test)]
+    fn check<'k>(&self, mut owners: impl Iterator<Item = &'k HashedPublicKey>) -> Result<(), StoreError> {
+        match owners.any(|owner| self.damaged.contains(owner)) {
+            true => Err(StoreError::corrupt("the store", "a row is damaged")),
+            false => Ok(()),
+        }
+    }
+
+    #[cfg(not(test))]
+    fn check<'k>(&self, _owners: impl Iterator<Item = &'k HashedPublicKey>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn of<'s>(&'s self, key: &HashedPublicKey) -> impl Iterator<Item = &'s Device> + use<'s> {
         let key = *key;
         self.devices.iter().filter(move |(id, _)| id.key == key).map(|(_, device)| device)
@@ -190,28 +211,33 @@ impl RegistrationStore for MemoryStore {
         &self,
         device: &DeviceId,
         only_version: Option<u64>,
+        at_unix_s: u64,
     ) -> Result<Option<OwnerState>, StoreError> {
         self.change(|state| {
             let found = state.devices.get_mut(device)?;
             if found.live.is_none() || only_version.is_some_and(|version| version != found.version) {
                 return None;
             }
-            found.bury();
+            found.bury(at_unix_s);
             Some(state.owner(&device.key))
         })
     }
 
     async fn version(&self, device: &DeviceId) -> Result<Option<u64>, StoreError> {
-        Ok(self.state.lock().devices.get(device).map(|device| device.version))
+        let state = self.state.lock();
+        state.check([&device.key].into_iter())?;
+        Ok(state.devices.get(device).map(|device| device.version))
     }
 
     async fn registrations(&self, key: &HashedPublicKey) -> Result<Vec<Registration>, StoreError> {
         let state = self.state.lock();
+        state.check([key].into_iter())?;
         Ok(state.of(key).filter_map(|device| device.live.as_ref()).map(|(live, _)| live.clone()).collect())
     }
 
     async fn find(&self, devices: Vec<DeviceId>) -> Result<Vec<Option<Registration>>, StoreError> {
         let state = self.state.lock();
+        state.check(devices.iter().map(|device| &device.key))?;
         let live = |id: &DeviceId| Some(state.devices.get(id)?.live.as_ref()?.0.clone());
         let mut opened = BTreeMap::new();
         let mut found = Vec::new();
@@ -261,6 +287,11 @@ impl RegistrationStore for MemoryStore {
                 }
             }
         })
+    }
+
+    async fn claims(&self, keys: Vec<ClaimKey>) -> Result<Vec<Option<Claim>>, StoreError> {
+        let state = self.state.lock();
+        Ok(keys.iter().map(|key| state.claims.get(key).map(|(claim, _)| *claim)).collect())
     }
 
     async fn claim(&self, claims: Vec<ClaimKey>, at_unix_s: u64) -> Result<Vec<Claim>, StoreError> {
@@ -316,6 +347,14 @@ impl RegistrationStore for MemoryStore {
         })
     }
 
+    async fn reset_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        self.change(|state| state.checkpoint = Some(checkpoint))
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn expire(&self, retention: &Retention, _budget: usize) -> Result<Expired, StoreError> {
         self.change(|state| {
             let (claims, answers) = (state.claims.len(), state.answers.len());
@@ -325,7 +364,7 @@ impl RegistrationStore for MemoryStore {
             for (id, device) in &mut state.devices {
                 let sign = device.last_sign_unix_s();
                 if device.live.is_some() && sign < retention.registrations_before_unix_s {
-                    device.bury();
+                    device.bury(0);
                     registrations.push(id.clone());
                 }
             }

@@ -162,12 +162,14 @@ impl Run {
         let is_meant = |version: u64| only.is_none_or(|only| only == version);
         let expected = match self.model.devices.get_mut(&device) {
             Some((version, live)) if live.is_some() && is_meant(*version) => {
-                self.model.heard_of.extend(live.take().map(|live| (device.clone(), last_sign(&live))));
+                let now = self.now;
+                let heard_of = live.take().map(|live| (device.clone(), last_sign(&live).max(now)));
+                self.model.heard_of.extend(heard_of);
                 Some(self.owner_state(&device.key))
             }
             _ => None,
         };
-        assert_eq!(store.forget(&device, only).await.unwrap(), expected);
+        assert_eq!(store.forget(&device, only, self.now).await.unwrap(), expected);
     }
 
     async fn note(&mut self, store: &dyn RegistrationStore) {
@@ -229,7 +231,12 @@ impl Run {
             Some(stored) if stored.archive_store_id == archive_store_id && stored.seq > given.seq => stored,
             _ => given,
         });
-        store.set_checkpoint(given).await.unwrap();
+        if self.random.random_range(0..10) == 0 {
+            store.reset_checkpoint(given).await.unwrap();
+            self.model.checkpoint = Some(given);
+        } else {
+            store.set_checkpoint(given).await.unwrap();
+        }
         assert_eq!(store.checkpoint().await.unwrap(), self.model.checkpoint);
     }
 

@@ -58,16 +58,16 @@ pub(crate) async fn a_late_failure_never_deletes_a_newer_registration<S: Registr
     register(&store, &other, 1).await;
     register(&store, &device, 1).await;
     register(&store, &device, 2).await;
-    assert_eq!(store.forget(&device, Some(1)).await.unwrap(), None);
+    assert_eq!(store.forget(&device, Some(1), START).await.unwrap(), None);
     assert!(store.find(vec![device.clone()]).await.unwrap()[0].is_some());
     let left = Some(OwnerState { registrations: 1 });
-    assert_eq!(store.forget(&device, Some(2)).await.unwrap(), left);
+    assert_eq!(store.forget(&device, Some(2), START).await.unwrap(), left);
     assert_eq!(store.find(vec![device.clone()]).await.unwrap(), [None]);
-    assert_eq!(store.forget(&device, Some(2)).await.unwrap(), None);
+    assert_eq!(store.forget(&device, Some(2), START).await.unwrap(), None);
     // Its client registers again with a higher version, as it must.
     assert_eq!(register(&store, &device, 2).await, Registered::VersionMismatch { stored: 2 });
     assert_eq!(register(&store, &device, 3).await, done(2));
-    assert_eq!(store.forget(&device, None).await.unwrap(), left);
+    assert_eq!(store.forget(&device, None, START).await.unwrap(), left);
 }
 
 fn sized(device: &DeviceId, version: u64, bytes: usize) -> NewRegistration {
@@ -114,7 +114,7 @@ pub(crate) async fn a_full_store_takes_no_new_owners<S: RegistrationStore, A>(op
     assert_eq!(store.register(sized(&device(2, 0), 1, 1500)).await.unwrap(), Registered::StoreFull);
     assert_eq!(store.register(sized(&device(1, 0), 2, 6000)).await.unwrap(), done(1), "it is known");
     assert_eq!(store.register(sized(&device(1, 1), 1, 3000)).await.unwrap(), Registered::StoreFull);
-    assert!(store.forget(&device(1, 0), None).await.unwrap().is_some());
+    assert!(store.forget(&device(1, 0), None, START).await.unwrap().is_some());
     for number in [2, 3, 4] {
         assert_eq!(store.register(sized(&device(number, 0), 1, 100)).await.unwrap(), done(1));
     }
@@ -333,7 +333,10 @@ pub(crate) async fn versions_of_the_forgotten_expire_in_pieces<S: RegistrationSt
     // It comes back, and is forgotten by an operator later than it was heard of.
     let again = NewRegistration { at_unix_s: START + 15, ..registration(&device(1, 0), 6) };
     assert_eq!(store.register(again).await.unwrap(), done(1));
-    assert_eq!(store.forget(&device(1, 0), None).await.unwrap(), Some(OwnerState { registrations: 0 }));
+    assert_eq!(
+        store.forget(&device(1, 0), None, START + 15).await.unwrap(),
+        Some(OwnerState { registrations: 0 })
+    );
     let kept = NewRegistration { at_unix_s: START + 1, ..registration(&device(2, 0), 1) };
     assert_eq!(store.register(kept).await.unwrap(), done(1));
     let expire = async |before| {
@@ -387,12 +390,14 @@ pub(crate) async fn a_closed_store_takes_nothing<S: RegistrationStore, A>(open: 
     let errors = [
         store.register(registration(&device, 2)).await.unwrap_err(),
         store.unregister(&device, 2, START).await.unwrap_err(),
-        store.forget(&device, None).await.unwrap_err(),
+        store.forget(&device, None, START).await.unwrap_err(),
         store.claim(vec![claim_key(b"message", &device)], START).await.unwrap_err(),
         store.finish(Vec::new(), None, START).await.unwrap_err(),
         store.set_checkpoint(checkpoint).await.unwrap_err(),
+        store.reset_checkpoint(checkpoint).await.unwrap_err(),
     ];
     assert!(errors.iter().all(|error| matches!(error, StoreError::Closed)), "{errors:?}");
+    store.health().unwrap();
 }
 
 pub(crate) async fn a_checkpoint_never_sinks<S: RegistrationStore, A>(
@@ -410,6 +415,41 @@ pub(crate) async fn a_checkpoint_never_sinks<S: RegistrationStore, A>(
         store = reopen(store, &alive).await;
         assert_eq!(store.checkpoint().await.unwrap(), Some(at(expected.0, expected.1)));
     }
+    // Unless somebody says so.
+    store.reset_checkpoint(at(2, 0)).await.unwrap();
+    store = reopen(store, &alive).await;
+    assert_eq!(store.checkpoint().await.unwrap(), Some(at(2, 0)));
+    store.set_checkpoint(at(2, 1)).await.unwrap();
+    assert_eq!(store.checkpoint().await.unwrap(), Some(at(2, 1)));
+}
+
+/// An operator forgets what was last heard of long ago: its version is kept as long as any that is forgotten now.
+pub(crate) async fn what_is_forgotten_now_is_no_old_version<S: RegistrationStore, A>(
+    open: impl Fn(Caps) -> (S, A),
+) {
+    const YEAR_S: u64 = 365 * 24 * 60 * 60;
+    let (store, _alive) = open(Caps::default());
+    let device = device(1, 0);
+    register(&store, &device, 7).await;
+    let now = START + 2 * YEAR_S;
+    assert_eq!(store.forget(&device, None, now).await.unwrap(), Some(OwnerState { registrations: 0 }));
+    let retention = Retention { tombstones_before_unix_s: now - YEAR_S, ..Retention::default() };
+    assert_eq!(store.expire(&retention, 10).await.unwrap().tombstones, 0);
+    assert_eq!(register(&store, &device, 7).await, Registered::VersionMismatch { stored: 7 });
+}
+
+pub(crate) async fn claims_are_looked_at_without_being_taken<S: RegistrationStore, A>(
+    open: impl Fn(Caps) -> (S, A),
+) {
+    let (store, _alive) = open(Caps::default());
+    let keys = [b"a", b"b", b"c", b"d"].map(|message| claim_key(message, &device(1, 0))).to_vec();
+    assert_eq!(store.claims(keys.clone()).await.unwrap(), [None; 4]);
+    store.claim(keys[..3].to_vec(), START).await.unwrap();
+    let ends = vec![(keys[0].clone(), ClaimEnd::Sent), (keys[1].clone(), ClaimEnd::Unknown)];
+    store.finish(ends, None, START).await.unwrap();
+    let expected = [Some(Claim::Sent), Some(Claim::Unknown), Some(Claim::Open), None];
+    assert_eq!(store.claims(keys.clone()).await.unwrap(), expected);
+    assert_eq!(store.claim(keys[3..].to_vec(), START).await.unwrap(), [Claim::Won]);
 }
 
 pub(crate) async fn open_claims_are_unknown_after_a_restart<S: RegistrationStore, A>(

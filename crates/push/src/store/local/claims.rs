@@ -121,19 +121,44 @@ pub(super) fn set_checkpoint(
     transaction: &WriteTransaction,
     checkpoint: &Checkpoint,
 ) -> Result<(), StoreError> {
-    let mut meta = transaction.open_table(META)?;
+    let meta = transaction.open_table(META)?;
     let stored = meta.get(CHECKPOINT)?.map(|stored| decode_checkpoint(stored.value())).transpose()?;
     let is_behind = |stored: &Checkpoint| {
         stored.archive_store_id == checkpoint.archive_store_id && stored.seq >= checkpoint.seq
     };
-    if !stored.as_ref().is_some_and(is_behind) {
-        let bytes = [checkpoint.archive_store_id.as_slice(), &checkpoint.seq.to_be_bytes()].concat();
-        meta.insert(CHECKPOINT, bytes.as_slice())?;
+    if stored.as_ref().is_some_and(is_behind) {
+        return Ok(());
     }
+    drop(meta);
+    reset_checkpoint(transaction, checkpoint)
+}
+
+/// Replaces the checkpoint.
+pub(super) fn reset_checkpoint(
+    transaction: &WriteTransaction,
+    checkpoint: &Checkpoint,
+) -> Result<(), StoreError> {
+    let bytes = [checkpoint.archive_store_id.as_slice(), &checkpoint.seq.to_be_bytes()].concat();
+    transaction.open_table(META)?.insert(CHECKPOINT, bytes.as_slice())?;
     Ok(())
 }
 
 impl Files {
+    /// What claims would meet.
+    pub(super) fn claims(&self, keys: &[ClaimKey]) -> Result<Vec<Option<Claim>>, StoreError> {
+        let read = self.requests.begin_read()?;
+        let (open, ended) = (read.open_table(OPEN)?, read.open_table(ENDED)?);
+        let met = keys.iter().map(|key| {
+            let id = self.claim_id(key);
+            Ok(match ended.get(&id)?.map(|end| end.value()) {
+                Some(SENT) => Some(Claim::Sent),
+                Some(_) => Some(Claim::Unknown),
+                None => open.get(&id)?.map(|_| Claim::Open),
+            })
+        });
+        met.collect()
+    }
+
     pub(super) fn claim_ids(&self, claims: &[ClaimKey]) -> Vec<FoundBy> {
         claims.iter().map(|claim| self.claim_id(claim)).collect()
     }

@@ -53,7 +53,16 @@ pub(super) async fn expire(
     };
     if retention.tombstones_before_unix_s > 0 {
         let before = retention.tombstones_before_unix_s;
-        let next = expire_tombstones(store, behind, before, budget, &mut expired).await?;
+        let next = match expire_tombstones(store, behind.clone(), before, budget, &mut expired).await {
+            Ok(next) => next,
+            // Whoever asked has to know what was forgotten, and hears of the error the next time.
+            Err(error) if !expired.registrations.is_empty() => {
+                tracing::warn!(%error, "no old versions were forgotten");
+                *store.0.expiry.lock() = Cursor::Tombstones(behind);
+                return Ok(Expired { is_done: false, ..expired });
+            }
+            Err(error) => return Err(error),
+        };
         if next.is_some() {
             *store.0.expiry.lock() = Cursor::Tombstones(next);
             expired.is_done = false;
@@ -80,7 +89,8 @@ async fn expire_rows(
                 for device in &stale {
                     // It may have been registered or reached since.
                     let is_stale = |row: &Row| row.last_sign_unix_s() < before;
-                    if forget(transaction, slots, device, is_stale)?.is_some() {
+                    // No older registration of it was made after its last sign.
+                    if forget(transaction, slots, device, 0, is_stale)?.is_some() {
                         forgotten.push(device.clone());
                     }
                 }

@@ -91,6 +91,7 @@ pub(super) fn open_files<B: StorageBackend>(
         files: Arc::new(Files { registrations, requests, keys, salt, unreadable: AtomicU64::new(0), sizes }),
         caps: options.caps,
         expiry: Mutex::default(),
+        read_failure: Mutex::default(),
         _lock: lock,
     };
     Ok(RedbStore(Arc::new(inner)))

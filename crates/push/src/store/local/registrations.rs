@@ -105,19 +105,22 @@ pub(super) fn bury(
     Ok(Registered::Done(OwnerState { registrations: left }))
 }
 
-/// Forgets a registration that `is_meant` tells by its row, and keeps its version.
+/// Forgets a registration that `is_meant` tells by its row, and keeps its version: from this time on, or from its last
+/// sign if that is later.
 pub(super) fn forget(
     transaction: &WriteTransaction,
     slots: &mut Slots,
     device: &DeviceId,
+    at_unix_s: u64,
     is_meant: impl FnOnce(&Row) -> bool,
 ) -> Result<Option<OwnerState>, StoreError> {
     let mut tables = Tables::open(transaction)?;
     let key = device_key(device);
     let stands = tables.stand(&key)?;
     let meant = stands.row.as_ref().filter(|row| is_meant(row));
-    // No older registration of it was made after that.
-    let Some(kept) = meant.map(|row| (row.version, row.last_sign_unix_s())) else { return Ok(None) };
+    let Some(kept) = meant.map(|row| (row.version, row.last_sign_unix_s().max(at_unix_s))) else {
+        return Ok(None);
+    };
     tables.bury(transaction, slots, &key, &stands, kept)?;
     Ok(Some(OwnerState { registrations: tables.owner(&device.key)?.registrations }))
 }

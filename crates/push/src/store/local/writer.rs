@@ -1,8 +1,11 @@
 //! The one that writes a database: a thread that gathers what several callers want into one transaction, so that one
-//! commit serves them all. While it commits the next group gathers; nobody waits for a timer.
+//! commit serves them all. While it commits the next group gathers. A commit costs as much processor time as all else
+//! that a request needs, so a group waits a moment for more where there was more; who is alone waits for nobody.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use redb::{Database, WriteTransaction};
@@ -13,6 +16,8 @@ use super::open::begin;
 
 /// The most jobs of one transaction.
 const GROUP: usize = 256;
+/// How long a group waits for more, if the last one had more than one job.
+const LINGER: Duration = Duration::from_millis(2);
 
 /// What has to be done beside a transaction.
 pub(super) trait Aside: Send + 'static {
@@ -119,6 +124,16 @@ impl<A: Aside> Writer<A> {
         told.unwrap_or_else(|| Err(self.failure.lock().clone().unwrap_or(StoreError::Closed)))
     }
 
+    /// Why nothing is written any more, if so.
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        let failure = self.failure.lock().clone();
+        failure.or_else(|| {
+            let is_open = self.jobs.lock().is_some();
+            let has_ended = self.thread.lock().as_ref().is_some_and(JoinHandle::is_finished);
+            (is_open && has_ended).then_some(StoreError::Closed)
+        })
+    }
+
     /// Takes nothing more, and waits until what was handed over is written. It blocks.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         drop(self.jobs.lock().take());
@@ -144,12 +159,15 @@ fn run<A: Aside>(
     mut jobs: mpsc::Receiver<Box<dyn Job<A>>>,
     failure: &Mutex<Option<StoreError>>,
 ) {
+    let mut is_busy = false;
     while let Some(first) = jobs.blocking_recv() {
         let mut group = vec![first];
-        while group.len() < GROUP {
-            let Ok(job) = jobs.try_recv() else { break };
-            group.push(job);
+        gather(&mut jobs, &mut group);
+        if is_busy && group.len() < GROUP {
+            std::thread::sleep(LINGER);
+            gather(&mut jobs, &mut group);
         }
+        is_busy = group.len() > 1;
         match commit(writing, database, &mut aside, &mut group) {
             Ok(()) => group.into_iter().for_each(|job| job.tell(Ok(()))),
             Err(error) => {
@@ -161,6 +179,21 @@ fn run<A: Aside>(
             }
         }
     }
+}
+
+/// Takes what waits.
+fn gather<A>(jobs: &mut mpsc::Receiver<Box<dyn Job<A>>>, group: &mut Vec<Box<dyn Job<A>>>) {
+    while group.len() < GROUP {
+        let Ok(job) = jobs.try_recv() else { return };
+        group.push(job);
+    }
+}
+
+/// A job that panics has met what the database never wrote, and would meet it again after a restart: it is not made,
+/// and others are.
+fn attempt<A>(job: &mut dyn Job<A>, transaction: &WriteTransaction, aside: &mut A) -> Result<(), StoreError> {
+    let done = catch_unwind(AssertUnwindSafe(|| job.run(transaction, aside)));
+    done.unwrap_or_else(|_| Err(StoreError::corrupt("the store", "something in it cannot be read")))
 }
 
 /// One transaction of all jobs that do not fail; those that do are told and taken out. An error leaves the database in a
@@ -176,7 +209,7 @@ fn commit<A: Aside>(
         let failed = group
             .iter_mut()
             .enumerate()
-            .find_map(|(number, job)| Some((number, job.run(&transaction, aside).err()?)));
+            .find_map(|(number, job)| Some((number, attempt(job.as_mut(), &transaction, aside).err()?)));
         let Some((number, error)) = failed else {
             aside.before_commit()?;
             transaction.commit()?;

@@ -100,7 +100,7 @@ async fn a_forgotten_key_is_gone_from_the_disk_when_that_is_acknowledged() {
             assert!(lies_in(&keys[0], &bytes_of(&disk, KEYS)));
             match way {
                 0 => drop(store.unregister(&device, 2, START).await.unwrap()),
-                1 => assert!(store.forget(&device, None).await.unwrap().is_some()),
+                1 => assert!(store.forget(&device, None, START).await.unwrap().is_some()),
                 _ => drop(store.register(registration(&device, 2)).await.unwrap()),
             }
             // Nothing that comes later makes it durable: no other write, no closing, no opening.
@@ -235,6 +235,21 @@ async fn an_error_of_one_change_is_nobody_elses() {
     assert_eq!(met, [Claim::Unknown]);
 }
 
+/// The database panics where it meets what it never wrote.
+#[tokio::test]
+async fn what_the_database_cannot_read_is_nobody_elses() {
+    let (store, _alive) = open(Caps::default());
+    let read = store.read(|_| -> Result<(), StoreError> { panic!("a page of no kind") }).await;
+    let write = store.0.requests.write(|_, ()| -> Result<(), StoreError> { panic!("a page of no kind") });
+    let claimed = store.claim(vec![claim_key(b"id", &device(1, 0))], START);
+    let (written, claimed) = tokio::join!(write, claimed);
+    for error in [read.unwrap_err(), written.unwrap_err()] {
+        assert!(error.is_of_one_owner(), "{error}");
+    }
+    assert_eq!(claimed.unwrap(), [Claim::Won]);
+    store.health().unwrap();
+}
+
 /// The file of keys cannot grow for a while: whoever needs no new slot is served, and everybody is later.
 #[tokio::test]
 async fn a_key_file_that_cannot_grow_refuses_and_goes_on() {
@@ -263,6 +278,36 @@ async fn a_key_file_that_cannot_grow_refuses_and_goes_on() {
     assert_eq!(store.counts().await.unwrap().registrations, 257);
 }
 
+/// The disk fails after rows were forgotten for their age and before old versions are: whoever asked has to leave the
+/// topics of those rows' owners.
+#[tokio::test]
+async fn what_expired_is_told_though_not_all_could() {
+    let old = device(1, 0);
+    let retention = Retention {
+        registrations_before_unix_s: START + 10,
+        tombstones_before_unix_s: START + 10,
+        ..Retention::default()
+    };
+    let mut was_told = false;
+    for steps in 0.. {
+        let (disk, fuse) = (FaultyDisk::new(1), Fuse::default());
+        let store = make(&disk, &fuse);
+        assert!(matches!(store.register(registration(&old, 1)).await, Ok(Registered::Done(_))));
+        store.unregister(&device(2, 0), 1, START).await.unwrap();
+        fuse.light(steps);
+        let expired = store.expire(&retention, 10).await;
+        if !fuse.is_burnt() {
+            break;
+        }
+        if let Ok(expired) = expired {
+            assert_eq!((expired.registrations, expired.is_done), (vec![old.clone()], false));
+            assert!(store.expire(&retention, 10).await.is_err(), "the next one says why");
+            was_told = true;
+        }
+    }
+    assert!(was_told);
+}
+
 /// Prepares a store, lets the disk fail from the first, the second, … step of a change on, opens what is left, and
 /// checks it.
 async fn each_step(
@@ -283,8 +328,15 @@ async fn each_step(
             if let Err(error) = &outcome {
                 assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
                 assert!(says_why(error), "{error}");
-                let error = change(&store).await.expect_err("it takes nothing more");
-                assert!(says_why(&error), "{error}");
+                let again = change(&store).await.expect_err("it takes nothing more");
+                assert!(says_why(&again), "{again}");
+                let health = store.health();
+                assert!(
+                    health.is_err() || matches!(error, StoreError::Io { .. }),
+                    "it has to be opened again"
+                );
+            } else {
+                store.health().unwrap();
             }
             assert!(is_interrupted || outcome.is_ok());
             drop(store);

@@ -31,7 +31,7 @@ async fn a_device_that_an_operator_forgets_leaves_no_key_and_no_token() {
     let (store, alive) = kept().await;
     let sealed = sealed(&store);
     forgets(store, &alive, sealed, async |store| {
-        assert!(store.forget(&device(1, 7), None).await.unwrap().is_some());
+        assert!(store.forget(&device(1, 7), None, START).await.unwrap().is_some());
     })
     .await;
 }

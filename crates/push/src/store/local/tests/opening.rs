@@ -144,7 +144,7 @@ async fn a_damaged_row_is_absent_and_counted_and_heals() {
     store.note_successes(vec![damaged.clone(), kept.clone()], 1_800_000_000).await.unwrap();
     let retention = Retention { registrations_before_unix_s: 1, ..Retention::default() };
     assert!(store.expire(&retention, 100).await.unwrap().is_done);
-    assert_eq!(store.forget(&damaged, None).await.unwrap(), None);
+    assert_eq!(store.forget(&damaged, None, START).await.unwrap(), None);
     for device in [&damaged, &kept] {
         let again = store.register(registration(device, 6)).await.unwrap();
         assert_eq!(again, Registered::Done(OwnerState { registrations: 1 }));
