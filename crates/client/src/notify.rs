@@ -11,6 +11,7 @@ mod file;
 pub mod known;
 mod mailbox;
 mod network;
+mod newest;
 pub mod profile;
 pub mod query;
 #[cfg(test)]

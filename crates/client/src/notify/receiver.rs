@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
 
 use super::advertise::AdvertisingTimes;
+use super::newest::Newest;
 use super::profile::{Profile, ProfileError};
 use super::register::{MAX_SERVERS, Registrar, RegistrationAnswer, Sending, choose_servers};
 use super::state::{ReceiverState, StateError, StateFile, StateLock};
@@ -27,8 +28,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const CLOCK_TOLERANCE_SECONDS: u32 = 60;
 /// How often that is asked for, where history is not to be had as a whole.
 const MAX_LOOKS: u32 = 12;
-/// The most that is taken from history at once.
-const MAX_MISSED: usize = 1_000;
 
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -309,21 +308,16 @@ impl<N: Network> Receiver<N> {
     async fn look_for_missed(&mut self) -> Result<(), ReceiverError> {
         let Some(since) = self.missed_since.filter(|_| self.look_at <= Instant::now()) else { return Ok(()) };
         let topics = [self.mailbox.topic()];
-        let mut missed = VecDeque::new();
+        let mut missed = Newest::default();
         // Connected first: nothing is then missed between history and the present.
         let all = match self.network.subscribe(&topics).await {
             Err(_) => false,
             Ok(()) => {
-                let history = self.network.history(&topics, since, |mail| {
-                    missed.push_back(mail);
-                    if missed.len() > MAX_MISSED {
-                        missed.pop_front();
-                    }
-                });
+                let history = self.network.history(&topics, since, |mail| missed.put(mail));
                 history.await.is_ok_and(|incomplete| incomplete.is_none())
             }
         };
-        for mail in missed {
+        for mail in missed.into_mails() {
             self.take(mail).await?;
         }
         self.looks += 1;

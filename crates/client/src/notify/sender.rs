@@ -1,6 +1,5 @@
 //! The sender at work: finding out how contacts can be notified, and having them notified, over a network.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use poste_codec::{PublicKey, SecretKey};
@@ -11,14 +10,11 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::contact::{ContactCode, Shown};
 use super::known::{Known, KnownError, KnownFile};
+use super::newest::Newest;
 use super::query::{ANSWER_WAIT, Query};
 use super::send::{DeviceReport, Failure, Notification, OwnDevicesError, SendSettings, Sending, Step};
 use super::{Mail, Network};
 use crate::unix_now;
-
-/// The most stored messages on a contact's topic that are looked at, and their bytes: the newest. Anybody can post there.
-const MAX_HISTORY: usize = 1_000;
-const MAX_HISTORY_BYTES: usize = 32 << 20;
 
 /// After how long a network that has failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -141,7 +137,7 @@ impl<N: Network> Sender<N> {
         let mut code = self.followed.remove(at);
         let (own, now) = (self.own.clone(), self.began.elapsed().as_secs());
         let opening = blocking(move || {
-            let mails = newest.mails.into_values();
+            let mails = newest.into_mails();
             let shown = mails.filter_map(|mail| Some((code.open(&own, &mail, now)?, mail.made_at)));
             (shown.collect::<Vec<_>>(), code)
         });
@@ -314,26 +310,6 @@ impl<N: Network> Sender<N> {
     async fn save(&self) -> Result<(), SenderError<N::Error>> {
         let (file, known) = (self.file.clone(), self.known.clone());
         Ok(blocking(move || file.write(&known)).await??)
-    }
-}
-
-/// The newest of many, by the clocks of those who made them.
-#[derive(Debug, Default)]
-struct Newest {
-    mails: BTreeMap<(u32, u64), Mail>,
-    bytes: usize,
-    count: u64,
-}
-
-impl Newest {
-    fn put(&mut self, mail: Mail) {
-        self.bytes += mail.data.len();
-        self.count += 1;
-        self.mails.insert((mail.made_at, self.count), mail);
-        while self.mails.len() > MAX_HISTORY || self.bytes > MAX_HISTORY_BYTES {
-            let Some((_, oldest)) = self.mails.pop_first() else { return };
-            self.bytes -= oldest.data.len();
-        }
     }
 }
 
