@@ -7,7 +7,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::source::NOWHERE;
 use super::Shared;
 use crate::server::PushServer;
 use crate::store::{Checkpoint, RegistrationStore, StoreError};
@@ -24,7 +23,6 @@ pub(super) struct Notes {
     server: Arc<PushServer>,
     store: Arc<dyn RegistrationStore>,
     written: Option<Checkpoint>,
-    has_taken_back: bool,
     caught_up_at: Option<Instant>,
     has_failed: bool,
 }
@@ -35,15 +33,7 @@ impl Notes {
         server: Arc<PushServer>,
         store: Arc<dyn RegistrationStore>,
     ) -> Self {
-        Self {
-            shared,
-            server,
-            store,
-            written: None,
-            has_taken_back: false,
-            caught_up_at: None,
-            has_failed: false,
-        }
+        Self { shared, server, store, written: None, caught_up_at: None, has_failed: false }
     }
 
     /// Writes every second if there is something new, and once more when the reader has ended.
@@ -78,18 +68,18 @@ impl Notes {
     }
 
     async fn checkpoint(&mut self) {
-        let (store_id, dealt_with, is_put_back) = {
+        let (store_id, dealt_with, is_reset_due) = {
             let state = self.shared.state.lock();
-            (state.source.store_id(), state.dealt_with(), state.source.is_put_back())
+            (state.source.store_id(), state.dealt_with(), state.source.is_reset_due())
         };
         let Some(archive_store_id) = store_id else { return };
         let seq = self.server.checkpoint(dealt_with, self.shared.settings.clock.now());
         let checkpoint = Checkpoint { archive_store_id, seq };
         // 0 says no more than none.
-        if seq == 0 || self.written == Some(checkpoint) {
+        if !is_reset_due && (seq == 0 || self.written == Some(checkpoint)) {
             return;
         }
-        match self.write(checkpoint, is_put_back).await {
+        match self.write(checkpoint, is_reset_due).await {
             Ok(()) => {
                 self.written = Some(checkpoint);
                 if std::mem::take(&mut self.has_failed) {
@@ -107,13 +97,13 @@ impl Notes {
         }
     }
 
-    async fn write(&mut self, checkpoint: Checkpoint, is_put_back: bool) -> Result<(), StoreError> {
-        if is_put_back && !self.has_taken_back {
-            // The store takes no lower place of the same archive.
-            self.store.set_checkpoint(NOWHERE).await?;
-            self.has_taken_back = true;
+    async fn write(&self, checkpoint: Checkpoint, is_reset_due: bool) -> Result<(), StoreError> {
+        if !is_reset_due {
+            return self.store.set_checkpoint(checkpoint).await;
         }
-        self.store.set_checkpoint(checkpoint).await
+        self.store.reset_checkpoint(checkpoint).await?;
+        self.shared.state.lock().source.was_reset();
+        Ok(())
     }
 
     async fn caught_up(&mut self) {

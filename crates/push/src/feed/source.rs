@@ -11,9 +11,6 @@ use super::caught_up::CaughtUp;
 /// differ, and a gateway may have held some back.
 const OVERLAP: Duration = Duration::from_secs(60 * 60);
 
-/// What a checkpoint says in place of a store whose places mean nothing any more. No store has this id.
-pub(super) const NOWHERE: Checkpoint = Checkpoint { archive_store_id: [0; 16], seq: 0 };
-
 /// The archive as far as it is known.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -26,8 +23,8 @@ pub(super) struct Source {
     caught_up: Option<CaughtUp>,
     /// Messages made before this are no news. Seconds since 1970.
     skip_before_unix_s: Option<u64>,
-    /// The checkpoint is beyond what the store has, and has to be taken back.
-    is_put_back: bool,
+    /// The checkpoint is beyond what the store has, and has to be taken back before anything is read.
+    is_reset_due: bool,
     /// Up to where it was told that records were retired before they were read.
     told_retired: u64,
 }
@@ -64,8 +61,7 @@ impl Source {
         chosen: Option<[u8; 16]>,
         caught_up: Option<CaughtUp>,
     ) -> Self {
-        let somewhere = checkpoint.filter(|checkpoint| *checkpoint != NOWHERE);
-        let store_id = chosen.or(somewhere.map(|checkpoint| checkpoint.archive_store_id));
+        let store_id = chosen.or(checkpoint.map(|checkpoint| checkpoint.archive_store_id));
         let ours = checkpoint.filter(|checkpoint| Some(checkpoint.archive_store_id) == store_id);
         let mut source = Self {
             store_id,
@@ -73,13 +69,15 @@ impl Source {
             begins_after: ours.map_or(0, |checkpoint| checkpoint.seq),
             caught_up,
             skip_before_unix_s: None,
-            is_put_back: false,
+            is_reset_due: false,
             told_retired: 0,
         };
         // Another one was read to its end, and this one never was. Whoever has no checkpoint has lost everything, and
         // needs all there is.
         let is_news_to_us = caught_up.is_some_and(|caught_up| Some(caught_up.store_id) != store_id);
-        if checkpoint.is_some() && (is_news_to_us || checkpoint == Some(NOWHERE)) {
+        // Nobody notes the beginning but for a store that was put back.
+        let was_put_back = ours.is_some_and(|checkpoint| checkpoint.seq == 0);
+        if checkpoint.is_some() && (is_news_to_us || was_put_back) {
             source.skip_old();
         }
         source
@@ -124,16 +122,21 @@ impl Source {
     /// The known store is behind what was read of it. Ok if the operator has consented to begin again.
     pub(super) fn put_back(&mut self) -> Result<(), WrongStore> {
         if self.is_chosen {
-            self.is_put_back = true;
+            self.is_reset_due = true;
             self.skip_old();
             return Ok(());
         }
         Err(WrongStore::PutBack { store: self.store_id.map(hex::encode).unwrap_or_default() })
     }
 
-    /// Whether what was noted of the store has to be taken back before anything else is.
-    pub(super) fn is_put_back(&self) -> bool {
-        self.is_put_back
+    /// Whether it has to be noted that nothing of the store was read, before anything is.
+    pub(super) fn is_reset_due(&self) -> bool {
+        self.is_reset_due
+    }
+
+    /// That was noted.
+    pub(super) fn was_reset(&mut self) {
+        self.is_reset_due = false;
     }
 
     /// The archive has retired everything up to a place. A gap is told once.
@@ -204,11 +207,14 @@ mod tests {
         let mut source = Source::new(read(7), Some(A), caught_up);
         assert_eq!((source.begins_after(), source.is_old(0)), (7, false));
         source.put_back().unwrap();
-        assert!(source.is_old(6399) && source.is_put_back());
-        // A restart before the first checkpoint since.
-        let source = Source::new(Some(NOWHERE), Some(A), caught_up);
-        assert_eq!((source.begins_after(), source.is_old(6399)), (0, true));
-        assert_eq!(Source::new(Some(NOWHERE), None, caught_up).store_id(), None);
+        assert!(source.is_old(6399) && source.is_reset_due());
+        source.was_reset();
+        assert!(!source.is_reset_due());
+        // A restart before the first checkpoint since, with the consent or without it.
+        for chosen in [Some(A), None] {
+            let source = Source::new(read(0), chosen, caught_up);
+            assert_eq!((source.begins_after(), source.store_id(), source.is_old(6399)), (0, Some(A), true));
+        }
     }
 
     #[test]

@@ -55,6 +55,8 @@ enum StreamEnd {
     Confused,
     #[error("the archive does not know its newest records yet")]
     Behind,
+    #[error("it is being noted that the archive is read from its beginning")]
+    NotNoted,
     #[error(transparent)]
     WrongStore(#[from] WrongStore),
     /// Another kind of stream is better.
@@ -232,6 +234,9 @@ impl Reader {
     async fn open(&self) -> Result<(mpsc::Sender<TailRequest>, Streaming<TailResponse>), StreamEnd> {
         let (opening, known) = {
             let mut state = self.shared.state.lock();
+            if state.source.is_reset_due() {
+                return Err(StreamEnd::NotNoted);
+            }
             (state.listening.open(self.shared.settings.max_topics), state.source.store_id())
         };
         let Opening { after, topics } = opening;
