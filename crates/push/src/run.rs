@@ -3,6 +3,7 @@
 
 mod counts;
 mod expiry;
+mod health;
 mod neighbours;
 mod way_out;
 
@@ -223,6 +224,11 @@ async fn start_on(
                 Ok(()) => "the archive is not read any more".into(),
                 Err(failed) => format!("reading the archive ended unexpectedly: {failed}").into(),
             }),
+            // Only opening it again helps, and whoever restarts the service does that.
+            failed = health::failed(|| store.health()) => {
+                store_check.not_ready(format!("{failed}: the push server ends, to be restarted"));
+                Err(ServiceError::from(failed))
+            }
         };
         stop.cancel();
         if !feeding.is_finished() && timeout(drain + CHECKPOINT_PATIENCE, &mut feeding).await.is_err() {

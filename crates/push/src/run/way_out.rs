@@ -144,3 +144,47 @@ impl Registrar for InScope<'_> {
         self.0.register(name, help, metric);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use poste_provider::{DeviceToken, FailureReason, Reference, Service, Verdict};
+    use poste_service::metrics::Metrics;
+
+    use super::*;
+    use crate::server::tests::client::Client;
+    use crate::server::tests::{NOW, Rig};
+    use crate::store::RegistrationStore;
+
+    #[tokio::test]
+    async fn what_is_reported_at_the_end_is_followed_up() {
+        let rig = Rig::new().await;
+        let directory = tempfile::tempdir().unwrap();
+        let key = NotificationKey::new([5; 32]);
+        let url = ProviderUrl::Directory(directory.path().to_owned());
+        let scope = Metrics::new().scope("push");
+        let (reporter, reports) = mpsc::channel(8);
+        let way_out = WayOut { reports, ..WayOut::open(&url, None, &key, &scope).await.unwrap() };
+        let receivers = [Client::new(1), Client::new(2)];
+        for receiver in &receivers {
+            receiver.register(&rig, &receiver.registration(1)).await.unwrap();
+            let dead = Feedback {
+                reference: Reference::new(receiver.hash().as_bytes()).unwrap(),
+                sent_at: NOW + Duration::from_secs(2),
+                service: Service::Apns,
+                token: key.fingerprint(&DeviceToken::new("device token")),
+                reason: FailureReason::Unregistered,
+                verdict: Verdict::Dead,
+            };
+            reporter.try_send(dead).unwrap();
+        }
+        drop(reporter);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let Rig { server, store, .. } = rig;
+        way_out.serve(listener, Arc::new(server)).end().await;
+        for receiver in &receivers {
+            assert!(store.registrations(&receiver.hash()).await.unwrap().is_empty());
+        }
+        assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nothing is taken any more");
+    }
+}
