@@ -94,20 +94,22 @@ impl QueryTopics {
     /// Takes in all owners that a store has, without telling the feed, and says how many.
     pub(crate) async fn load(&self, store: &dyn RegistrationStore) -> Result<usize, StoreError> {
         let mut last = None;
+        // Hashing the topics of one page goes on while the next one is read.
+        let mut taken_in = tokio::task::spawn_blocking(|| {});
         loop {
             let page = store.keys(last.as_ref(), PAGE).await?;
             let is_end = page.len() < PAGE;
             last = page.last().copied().or(last);
-            let index = Arc::clone(&self.index);
-            let taken_in = tokio::task::spawn_blocking(move || {
-                for owner in page {
-                    let owner = Owner::of(owner);
-                    index.write().insert(owner);
-                }
-            });
             // It is only cancelled when the whole runtime ends.
             taken_in.await.map_err(|_| StoreError::Closed)?;
+            let index = Arc::clone(&self.index);
+            taken_in = tokio::task::spawn_blocking(move || {
+                let owners: Vec<Owner> = page.into_iter().map(Owner::of).collect();
+                let mut index = index.write();
+                owners.into_iter().for_each(|owner| index.insert(owner));
+            });
             if is_end {
+                taken_in.await.map_err(|_| StoreError::Closed)?;
                 return Ok(self.owner_count());
             }
         }
