@@ -16,8 +16,8 @@ use tonic::transport::Channel;
 use super::output::{count, pairs, size};
 use super::{SHORT, Service, common_args, output, section};
 
-/// What is at work when a drain begins asks the provider, and publishes.
-const DRAIN: &str = "60s";
+/// The server waits for 60 s, and then tells how many messages are still at work.
+const DRAIN: &str = "70s";
 
 /// The commands.
 pub(super) fn command() -> Command {
