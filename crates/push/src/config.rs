@@ -420,7 +420,7 @@ mod tests {
         config.queries_per_minute = 1;
         let limits = config.settings().limits;
         assert_eq!(limits.notifications, Rate::UNLIMITED);
-        assert_eq!(limits.queries, Rate { burst: 2, every: Duration::from_secs(60) });
+        assert_eq!(limits.queries, Rate { burst: 1, every: Duration::from_secs(60) });
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! answer would only confirm that a server listens.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use bytes::Bytes;
+use poste_wire::Topic;
 use poste_wire::status::proto::{
     PushNotificationQuery, PushNotificationQueryInfo, PushNotificationQueryResponse,
 };
@@ -14,55 +14,53 @@ use poste_wire::status::{ApplicationMessage, HashedPublicKey, PushMessage};
 use prost::Message;
 
 use crate::device::Device;
-use crate::server::{Decision, Limited, PushServer, Unanswered};
+use crate::server::{Decision, Limited, PushServer, Taken, Unanswered, When};
 use crate::store::Registration;
 
 /// Tag and length of an entry, and what else an answer holds once.
 const OVERHEAD_BYTES: usize = 8;
 
-/// So many bytes of registrations are opened for one query, about; the keys behind are left out. Most of what a
-/// registration holds is never answered, so that the room in the answer is no bound for it.
-const MAX_OPENED_BYTES: usize = 64 * 1024 * 1024;
-
 impl PushServer {
-    /// Keys that do not belong to the topic are answered too, as deployed servers do.
+    /// Only about owners of the topic that the query came on, unlike deployed servers: or one query on any topic could
+    /// use up what a hundred others may be asked about. Clients ask for one key, on its topic.
     pub(crate) async fn query(
         &self,
         message: &ApplicationMessage,
-        made_at: Duration,
-        now: Duration,
+        topic: Topic,
+        when: When,
+        taken: &mut Taken,
     ) -> Decision {
         let query =
             PushNotificationQuery::read(message.payload.clone()).map_err(|_| Unanswered::Unreadable)?;
-        let keys: BTreeSet<HashedPublicKey> =
+        let asked: BTreeSet<HashedPublicKey> =
             query.public_keys.iter().filter_map(|key| HashedPublicKey::try_from(&key[..]).ok()).collect();
+        let owners: BTreeSet<HashedPublicKey> =
+            self.topics.of_topic(topic).into_iter().map(|(owner, _)| owner).collect();
         let mut info = Vec::new();
         let mut room = self.settings.max_query_answer_bytes;
         let mut left_out = 0;
-        let mut opened_bytes = 0;
-        let mut is_too_fast = false;
-        for key in keys {
-            if opened_bytes >= MAX_OPENED_BYTES {
-                left_out += 1;
+        let mut why_not = Unanswered::NothingKnown;
+        for owner in asked.intersection(&owners) {
+            if !self.allows_once(Limited::Queries, owner, when, taken) {
+                why_not = Unanswered::TooFast;
                 continue;
             }
-            if !self.topics.has_owner(&key) {
-                continue;
-            }
-            if !self.allows(Limited::Queries, &key, made_at, now) {
-                is_too_fast = true;
-                continue;
-            }
-            let rows = self.store.registrations(&key).await.map_err(|error| {
-                self.store_failed(&error);
-                Unanswered::StoreFailed
-            })?;
-            opened_bytes += rows.iter().map(|row| row.data.as_bytes().len()).sum::<usize>();
-            for device in rows.into_iter().filter_map(query_info) {
+            // Held until the rows are gone: what is copied out of them is short.
+            let _rows_in_memory = self.query_rows.acquire().await;
+            let rows = match self.store.registrations(owner).await {
+                Ok(rows) => rows,
+                Err(error) => {
+                    self.only_damaged(&error)?;
+                    why_not = Unanswered::Damaged;
+                    continue;
+                }
+            };
+            for row in rows {
+                let Some(device) = query_info(row) else { continue };
                 match room.checked_sub(device.encoded_len() + OVERHEAD_BYTES) {
                     Some(rest) => {
                         room = rest;
-                        info.push(device);
+                        info.push(copied(device));
                     }
                     None => left_out += 1,
                 }
@@ -71,11 +69,20 @@ impl PushServer {
         self.metrics.query_devices.inc_by(info.len() as u64);
         self.metrics.query_devices_left_out.inc_by(left_out);
         if info.is_empty() {
-            return Err(if is_too_fast { Unanswered::TooFast } else { Unanswered::NothingKnown });
+            return Err(why_not);
         }
         let message_id = Bytes::copy_from_slice(message.id.as_bytes());
         Ok(PushNotificationQueryResponse { info, message_id, success: true }.write())
     }
+}
+
+/// Bytes of its own: those of a row keep the whole registration in memory.
+fn copied(mut info: PushNotificationQueryInfo) -> PushNotificationQueryInfo {
+    info.grant = Bytes::copy_from_slice(&info.grant);
+    for entry in &mut info.allowed_key_list {
+        *entry = Bytes::copy_from_slice(entry);
+    }
+    info
 }
 
 /// The token itself, or what only contacts can read it from; never both.
@@ -95,4 +102,22 @@ fn query_info(row: Registration) -> Option<PushNotificationQueryInfo> {
         version: row.version,
         server_public_key: Bytes::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_answered_keeps_no_registration_in_memory() {
+        let row = Bytes::from(vec![7; 1000]);
+        let info = PushNotificationQueryInfo {
+            grant: row.slice(..65),
+            allowed_key_list: vec![row.slice(100..164), row.slice(200..264)],
+            ..Default::default()
+        };
+        let copy = copied(info.clone());
+        assert_eq!(copy, info);
+        assert!(copy.grant.is_unique() && copy.allowed_key_list.iter().all(Bytes::is_unique));
+    }
 }

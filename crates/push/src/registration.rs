@@ -1,8 +1,6 @@
 //! Registrations: who may be notified, and how. The checks stand in the order of the deployed server, so that a message
 //! with several faults gets the same code from both.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use poste_codec::PublicKey;
 use poste_wire::status::proto::push_notification_registration::TokenType as WireTokenType;
@@ -15,7 +13,7 @@ use poste_wire::status::{
 use zeroize::Zeroizing;
 
 use crate::device::Device;
-use crate::server::{Decision, Limited, PushServer, Unanswered, compute};
+use crate::server::{Decision, Limited, PushServer, StoreAway, Taken, Unanswered, When, compute};
 use crate::store::{AnswerId, DeviceId, NewRegistration, Registered, StoreError, TokenType, TopicKeys};
 
 /// Remembered of an unregistration: only that it succeeded.
@@ -26,20 +24,37 @@ struct Claimed {
     owner: HashedPublicKey,
     device: DeviceId,
     came_in: DedupeKey,
-    made_at: Duration,
-    now: Duration,
+    when: When,
     registration: PushNotificationRegistration,
+}
+
+/// Why a registration is not made.
+enum NotMade {
+    /// The answer says so.
+    Told(ErrorType),
+    /// It is tried again.
+    StoreAway,
+}
+
+impl From<ErrorType> for NotMade {
+    fn from(error: ErrorType) -> Self {
+        Self::Told(error)
+    }
 }
 
 impl PushServer {
     pub(crate) async fn registration(
         &self,
         message: ApplicationMessage,
-        made_at: Duration,
-        now: Duration,
+        when: When,
+        taken: &mut Taken,
     ) -> Decision {
         let (opened, request_id) = self.unseal(&message).await.ok_or(Unanswered::Unsealed)?;
-        let registered = self.register(&message, opened, made_at, now).await;
+        let registered = match self.register(&message, opened, when, taken).await {
+            Ok(()) => Ok(()),
+            Err(NotMade::Told(error)) => Err(error),
+            Err(NotMade::StoreAway) => return Err(Unanswered::StoreFailed),
+        };
         let error = registered.err().unwrap_or(ErrorType::UnknownErrorType);
         self.metrics.registration(if registered.is_ok() { "success" } else { label(error) });
         let response = PushNotificationRegistrationResponse {
@@ -65,13 +80,13 @@ impl PushServer {
         &self,
         message: &ApplicationMessage,
         opened: Zeroizing<Vec<u8>>,
-        made_at: Duration,
-        now: Duration,
-    ) -> Result<(), ErrorType> {
+        when: When,
+        taken: &mut Taken,
+    ) -> Result<(), NotMade> {
         let registration = PushNotificationRegistration::read(Bytes::from_owner(opened))
             .map_err(|_| ErrorType::MalformedMessage)?;
         if registration.version == 0 {
-            return Err(ErrorType::MalformedMessage);
+            return Err(ErrorType::MalformedMessage.into());
         }
         let installation =
             self.installation(&registration.installation_id).ok_or(ErrorType::MalformedMessage)?;
@@ -80,8 +95,7 @@ impl PushServer {
             owner,
             device: DeviceId { key: owner, installation },
             came_in: message.dedupe_key(),
-            made_at,
-            now,
+            when,
             registration,
         };
 
@@ -91,19 +105,20 @@ impl PushServer {
             return self.repeat(&claimed, stored).await;
         }
         // Only now: a stranger who sends the owner's messages of the past uses up nothing of the owner's.
-        if !self.allows(Limited::Registrations, &owner, made_at, now) {
-            return Err(ErrorType::InternalError);
-        }
+        self.charge(Limited::Registrations, &claimed, taken)?;
         if claimed.registration.unregister {
-            return self.unregister(&claimed, stored.is_none()).await;
+            if stored.is_none() && self.topic_keys_of(&owner).await?.is_none() {
+                // It takes a place on disk all the same.
+                self.charge(Limited::NewTombstones, &claimed, taken)?;
+            }
+            return self.unregister(&claimed).await;
         }
         let token_type = check(&claimed.registration, &message.signer, &self.public)?;
-        self.save(claimed, token_type).await
+        self.save(claimed, token_type, taken).await
     }
 
-    /// Whether one more owner may be taken in now.
-    fn allows_new_owner(&self, claimed: &Claimed) -> Result<(), ErrorType> {
-        let allows = self.allows(Limited::NewOwners, &(), claimed.made_at, claimed.now);
+    fn charge(&self, what: Limited, claimed: &Claimed, taken: &mut Taken) -> Result<(), ErrorType> {
+        let allows = self.allows_once(what, &claimed.owner, claimed.when, taken);
         if allows { Ok(()) } else { Err(ErrorType::InternalError) }
     }
 
@@ -117,9 +132,9 @@ impl PushServer {
 
     /// The version is not above the stored one. A message that made the stored one gets its answer again: it may have
     /// been lost, and deployed clients ask in no other way.
-    async fn repeat(&self, claimed: &Claimed, stored: u64) -> Result<(), ErrorType> {
+    async fn repeat(&self, claimed: &Claimed, stored: u64) -> Result<(), NotMade> {
         if stored != claimed.registration.version {
-            return Err(ErrorType::VersionMismatch);
+            return Err(ErrorType::VersionMismatch.into());
         }
         let rows =
             self.store.find(vec![claimed.device.clone()]).await.map_err(|error| self.internal(&error))?;
@@ -132,18 +147,14 @@ impl PushServer {
             None => false,
         };
         if !is_repeated {
-            return Err(ErrorType::VersionMismatch);
+            return Err(ErrorType::VersionMismatch.into());
         }
         self.metrics.answers_repeated.inc();
         Ok(())
     }
 
-    async fn unregister(&self, claimed: &Claimed, is_new: bool) -> Result<(), ErrorType> {
-        if is_new {
-            // It takes a place on disk all the same.
-            self.allows_new_owner(claimed)?;
-        }
-        let at_unix_s = claimed.now.as_secs();
+    async fn unregister(&self, claimed: &Claimed) -> Result<(), NotMade> {
+        let at_unix_s = claimed.when.now.as_secs();
         // Remembered first: it counts only once the device is forgotten with this version, and between the two
         // nothing can be lost.
         let answer = (AnswerId(claimed.came_in.0), UNREGISTERED.to_vec());
@@ -156,12 +167,12 @@ impl PushServer {
         {
             self.leave(claimed.owner).await;
         }
-        self.outcome(done)
+        Ok(self.outcome(done)?)
     }
 
-    async fn save(&self, claimed: Claimed, token_type: TokenType) -> Result<(), ErrorType> {
-        let topic_keys = self.topic_keys(&claimed).await?;
-        let Claimed { owner, device, came_in, now, registration, .. } = claimed;
+    async fn save(&self, claimed: Claimed, token_type: TokenType, taken: &mut Taken) -> Result<(), NotMade> {
+        let topic_keys = self.topic_keys(&claimed, taken).await?;
+        let Claimed { owner, device, came_in, when, registration } = claimed;
         // Before the row is there: whoever learns that it is may be asked about at once.
         self.topics.join(owner).await.map_err(|error| {
             tracing::warn!(%error, "a registration had to be refused");
@@ -169,30 +180,32 @@ impl PushServer {
         })?;
         let version = registration.version;
         let data = Device { came_in, registration }.write();
-        let at_unix_s = now.as_secs();
+        let at_unix_s = when.now.as_secs();
         let new = NewRegistration { device, version, token_type, data, topic_keys, at_unix_s };
         let done = self.store.register(new).await;
         if !matches!(done, Ok(Registered::Done(_))) {
             self.leave_unless_registered(owner).await;
         }
         self.count_owners();
-        self.outcome(done.map_err(|error| self.internal(&error))?)
+        Ok(self.outcome(done.map_err(|error| self.internal(&error))?)?)
     }
 
     /// Those of the owner's other devices, or new ones.
-    async fn topic_keys(&self, claimed: &Claimed) -> Result<TopicKeys, ErrorType> {
-        match self.store.topic_keys(&claimed.owner).await {
-            Ok(Some(keys)) => Ok(keys),
-            Ok(None) => {
-                self.allows_new_owner(claimed)?;
-                let derived = self.derivations.derive(claimed.owner).await;
-                derived.ok_or_else(|| {
-                    self.metrics.refusal("derivations_waiting");
-                    ErrorType::InternalError
-                })
-            }
-            Err(error) => Err(self.internal(&error)),
+    async fn topic_keys(&self, claimed: &Claimed, taken: &mut Taken) -> Result<TopicKeys, NotMade> {
+        if let Some(keys) = self.topic_keys_of(&claimed.owner).await? {
+            return Ok(keys);
         }
+        self.charge(Limited::NewOwners, claimed, taken)?;
+        let derived = self.derivations.derive(claimed.owner).await;
+        Ok(derived.ok_or_else(|| {
+            self.metrics.refusal("derivations_waiting");
+            ErrorType::InternalError
+        })?)
+    }
+
+    /// There for an owner with registrations.
+    async fn topic_keys_of(&self, owner: &HashedPublicKey) -> Result<Option<TopicKeys>, NotMade> {
+        self.store.topic_keys(owner).await.map_err(|error| self.internal(&error))
     }
 
     /// Stops listening for an owner without registrations. Call it in the owner's turn.
@@ -227,9 +240,11 @@ impl PushServer {
         Err(ErrorType::InternalError)
     }
 
-    fn internal(&self, error: &StoreError) -> ErrorType {
-        self.store_failed(error);
-        ErrorType::InternalError
+    fn internal(&self, error: &StoreError) -> NotMade {
+        match self.only_damaged(error) {
+            Ok(()) => NotMade::Told(ErrorType::InternalError),
+            Err(StoreAway) => NotMade::StoreAway,
+        }
     }
 }
 

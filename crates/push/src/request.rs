@@ -8,15 +8,19 @@
 //! | a type that is none of ours | none | no |
 //! | no such device | NOT_REGISTERED | no |
 //! | another token | WRONG_TOKEN | no |
-//! | not wanted by the receiver | success | no |
-//! | claimed before, and sent then | success | no |
+//! | claimed before, and sent then, or not wanted then | success | no |
 //! | claimed before, and nobody knows | failure without a reason | no |
 //! | being sent for another request | none: that one gets the report | no |
+//! | not claimed, for the request is too old to be of use | INTERNAL_ERROR | no |
+//! | not claimed, for the receiver was notified too often | INTERNAL_ERROR | no |
+//! | claimed now, and not wanted by the receiver | success | no |
 //! | claimed now; the provider took it | success | yes |
-//! | claimed now; surely not sent, or the request is too old to be of use | INTERNAL_ERROR | no |
-//! | claimed now; the receiver was notified too often | INTERNAL_ERROR | no |
+//! | claimed now; surely not sent | INTERNAL_ERROR | no |
 //! | claimed now; nobody knows | failure without a reason | perhaps |
-//! | the store failed | failure without a reason | no |
+//! | what is stored is damaged | failure without a reason | no |
+//!
+//! What the receiver does not want goes the same way as what is sent, but for the provider, in whose place a wait stands:
+//! no report, no limit and no time tells a sender who is blocked.
 
 mod deliver;
 mod filter;
@@ -35,12 +39,11 @@ use poste_wire::status::proto::{
 use poste_wire::status::{AccessToken, ApplicationMessage, HashedPublicKey, InstallationId, PushMessage};
 
 use crate::device::Device;
-use crate::server::{Decision, PushServer, Unanswered};
+use crate::server::{Decision, PushServer, StoreAway, Unanswered, When};
 use crate::store::{AnswerId, ClaimEnd, ClaimKey, DeviceId, Registration};
-use deliver::{Deliveries, Delivery};
+use deliver::{Delivered, Deliveries, Delivery};
 
 pub(crate) use pace::Pace;
-use pace::Started;
 
 /// How many devices the store is asked for at once, at most.
 const DEVICES_AT_ONCE: usize = 100;
@@ -57,9 +60,9 @@ struct Entry {
 enum Found {
     NotRegistered,
     WrongToken,
-    Filtered,
-    Wanted,
-    /// The store failed.
+    /// A delivery, be it one that is held back.
+    Delivery,
+    /// What is stored is damaged.
     Nothing,
 }
 
@@ -68,18 +71,13 @@ enum Found {
 enum Report {
     NotRegistered,
     WrongToken,
-    Filtered,
     Delivery(Delivery),
-    StoreFailed,
+    Damaged,
 }
 
 impl PushServer {
-    pub(crate) async fn request(
-        &self,
-        message: ApplicationMessage,
-        made_at: Duration,
-        now: Duration,
-    ) -> Decision {
+    pub(crate) async fn request(&self, message: ApplicationMessage, when: When) -> Decision {
+        let now = when.now;
         let request =
             PushNotificationRequest::read(message.payload.clone()).map_err(|_| Unanswered::Unreadable)?;
         if request.message_id.is_empty() {
@@ -87,31 +85,16 @@ impl PushServer {
         }
         // The same for every way in which this request can be signed and encoded.
         let id = AnswerId(message.dedupe_key().0);
-        if let Some(answer) = self.remembered(&id).await {
+        if let Some(answer) = self.remembered(&id).await? {
             self.metrics.answers_repeated.inc();
             return Ok(answer);
         }
 
-        let started = Started::now();
         let entries: Vec<Entry> = request.requests.into_iter().filter_map(Entry::read).collect();
         let mut deliveries = Deliveries::new(&request.message_id);
-        let found = self.look_up(&entries, now, &mut deliveries).await;
-        let is_filtered = found.iter().any(|found| matches!(found, Found::Filtered));
-        let delivered = if deliveries.is_empty() {
-            if is_filtered {
-                // Who is filtered must not learn that from an early answer.
-                self.pace.wait(started).await;
-            }
-            deliveries.none()
-        } else {
-            let age = now.saturating_sub(made_at);
-            let delivered =
-                self.deliver(deliveries, made_at, now).await.map_err(|_| Unanswered::InProgress)?;
-            if age <= self.settings.max_request_age {
-                self.pace.note(started);
-            }
-            delivered
-        };
+        let found = self.look_up(&entries, now, &mut deliveries).await?;
+        let delivered =
+            if deliveries.is_empty() { Delivered::nothing() } else { self.deliver(deliveries, when).await? };
 
         let reported: Vec<(&Entry, Report)> = entries
             .iter()
@@ -120,9 +103,8 @@ impl PushServer {
                 let report = match found {
                     Found::NotRegistered => Report::NotRegistered,
                     Found::WrongToken => Report::WrongToken,
-                    Found::Filtered => Report::Filtered,
-                    Found::Nothing => Report::StoreFailed,
-                    Found::Wanted => Report::Delivery(delivered.of(entry.device.as_ref()?)?),
+                    Found::Nothing => Report::Damaged,
+                    Found::Delivery => Report::Delivery(delivered.of(entry.device.as_ref()?)?),
                 };
                 Some((entry, report))
             })
@@ -137,20 +119,22 @@ impl PushServer {
         Ok(answer)
     }
 
-    async fn remembered(&self, id: &AnswerId) -> Option<Vec<u8>> {
+    async fn remembered(&self, id: &AnswerId) -> Result<Option<Vec<u8>>, StoreAway> {
         match self.store.answer(id).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                // Claims keep the devices from being notified twice.
-                self.store_failed(&error);
-                None
-            }
+            Ok(answer) => Ok(answer),
+            // Claims keep the devices from being notified twice.
+            Err(error) => self.only_damaged(&error).map(|()| None),
         }
     }
 
     /// What is found about each entry. Each device is opened and read once, and few are in memory at a time: a request
     /// of a few bytes may name many, and each may have megabytes.
-    async fn look_up(&self, entries: &[Entry], now: Duration, deliveries: &mut Deliveries) -> Vec<Found> {
+    async fn look_up(
+        &self,
+        entries: &[Entry],
+        now: Duration,
+        deliveries: &mut Deliveries,
+    ) -> Result<Vec<Found>, StoreAway> {
         let mut found: Vec<Found> = entries.iter().map(|_| Found::NotRegistered).collect();
         let mut named: BTreeMap<&DeviceId, Vec<usize>> = BTreeMap::new();
         for (number, entry) in entries.iter().enumerate() {
@@ -158,33 +142,38 @@ impl PushServer {
                 named.entry(device).or_default().push(number);
             }
         }
-        let mut named = named.into_iter().peekable();
-        while named.peek().is_some() {
-            let piece: Vec<(&DeviceId, Vec<usize>)> = named.by_ref().take(DEVICES_AT_ONCE).collect();
-            let mut rest = piece.as_slice();
-            while !rest.is_empty() {
-                let devices = rest.iter().map(|(device, _)| (*device).clone()).collect();
-                let rows = self.store.find(devices).await.unwrap_or_else(|error| {
-                    self.store_failed(&error);
-                    Vec::new()
-                });
-                if rows.is_empty() {
-                    let failed = rest.iter().flat_map(|(_, numbers)| numbers);
-                    failed.for_each(|number| found[*number] = Found::Nothing);
-                    break;
+        let named: Vec<(&DeviceId, Vec<usize>)> = named.into_iter().collect();
+        let mut rest = named.as_slice();
+        let mut at_once = DEVICES_AT_ONCE;
+        while !rest.is_empty() {
+            let asked = &rest[..rest.len().min(at_once)];
+            let devices = asked.iter().map(|(device, _)| (*device).clone()).collect();
+            let (rows, is_damaged) = match self.store.find(devices).await {
+                Ok(rows) => (rows, false),
+                Err(error) => {
+                    self.only_damaged(&error)?;
+                    (vec![None], true)
                 }
-                let (done, later) = rest.split_at(rows.len().min(rest.len()));
-                for ((_, numbers), row) in done.iter().zip(rows) {
-                    let Some(row) = row else { continue };
-                    let Some(Device { registration, .. }) = Device::read(&row.data) else { continue };
-                    for number in numbers {
-                        found[*number] = self.judge(&entries[*number], &row, &registration, now, deliveries);
-                    }
-                }
-                rest = later;
+            };
+            if is_damaged && asked.len() > 1 {
+                // One by one from here on: the others are served.
+                at_once = 1;
+                continue;
             }
+            let (done, later) = rest.split_at(rows.len().clamp(1, asked.len()));
+            for ((_, numbers), row) in done.iter().zip(rows) {
+                if is_damaged {
+                    numbers.iter().for_each(|number| found[*number] = Found::Nothing);
+                }
+                let Some(row) = row else { continue };
+                let Some(Device { registration, .. }) = Device::read(&row.data) else { continue };
+                for number in numbers {
+                    found[*number] = self.judge(&entries[*number], &row, &registration, now, deliveries);
+                }
+            }
+            rest = later;
         }
-        found
+        Ok(found)
     }
 
     fn judge(
@@ -199,24 +188,18 @@ impl PushServer {
         if !token.is_ok_and(|token| token.matches(&entry.asked.access_token)) {
             return Found::WrongToken;
         }
-        if let Some(why) =
-            filter::reason(entry.kind, &entry.asked, registration, self.settings.honour_enabled)
-        {
-            self.metrics.report(why);
-            return Found::Filtered;
-        }
-        deliveries.add(row, || notification::build(entry.kind, &entry.asked, row, registration, now));
-        Found::Wanted
+        let why_not = filter::reason(entry.kind, &entry.asked, registration, self.settings.honour_enabled);
+        deliveries
+            .add(row, now, why_not, || notification::build(entry.kind, &entry.asked, row, registration, now));
+        Found::Delivery
     }
 
     fn report(&self, entry: &Entry, report: Report) -> PushNotificationReport {
-        if let Some(label) = report.label() {
-            self.metrics.report(label);
-        }
+        self.metrics.report(report.label());
         PushNotificationReport {
             success: matches!(
                 report,
-                Report::Filtered | Report::Delivery(Delivery::Sent | Delivery::SentBefore)
+                Report::Delivery(Delivery::Sent | Delivery::SentBefore | Delivery::HeldBack(_))
             ),
             error: report.error().into(),
             public_key: entry.asked.public_key.clone(),
@@ -271,7 +254,7 @@ impl Report {
             Self::Delivery(Delivery::Refused | Delivery::TooOld | Delivery::TooFast) => {
                 ErrorType::InternalError
             }
-            Self::Filtered | Self::Delivery(_) | Self::StoreFailed => ErrorType::UnknownErrorType,
+            Self::Delivery(_) | Self::Damaged => ErrorType::UnknownErrorType,
         }
     }
 
@@ -282,27 +265,25 @@ impl Report {
             matches!(delivery, Refused | TooOld | TooFast | Unclaimed)
         };
         match self {
-            Self::StoreFailed => false,
+            Self::Damaged => false,
             Self::Delivery(delivery) => !is_of_now(delivery),
-            Self::NotRegistered | Self::WrongToken | Self::Filtered => true,
+            Self::NotRegistered | Self::WrongToken => true,
         }
     }
 
     /// An answer without such an entry is not worth a place on disk: anybody could fill it, and looking again gives
     /// what is true by then.
     fn is_of_known_token(self) -> bool {
-        matches!(self, Self::Filtered | Self::Delivery(_))
+        matches!(self, Self::Delivery(_))
     }
 
-    /// Filtered ones are counted by their reasons.
-    fn label(self) -> Option<&'static str> {
-        Some(match self {
+    fn label(self) -> &'static str {
+        match self {
             Self::NotRegistered => "not_registered",
             Self::WrongToken => "wrong_token",
-            Self::Filtered => return None,
-            Self::StoreFailed => "store_failed",
+            Self::Damaged => "damaged",
             Self::Delivery(delivery) => delivery.label(),
-        })
+        }
     }
 }
 

@@ -11,7 +11,6 @@ mod limits;
 mod open;
 mod segments;
 
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +18,10 @@ use bytes::Bytes;
 use poste_codec::{PublicKey, SecretKey};
 use poste_provider::{NotificationKey, PushProvider};
 use poste_wire::Topic;
-use poste_wire::status::TopicName;
 use poste_wire::status::segment::ReassemblyBounds;
+use poste_wire::status::{HashedPublicKey, TopicName};
 use rand::Rng;
+use tokio::sync::Semaphore;
 
 use crate::answer::{Answer, AnswerKind, PublishError, Publisher};
 use crate::metrics::Metrics;
@@ -30,11 +30,14 @@ use crate::store::{RegistrationStore, StoreError};
 use crate::topics::{Derivations, QueryTopics, TopicFeed};
 use crate::turns::Turns;
 pub use limits::{LimitSettings, Rate};
-pub(crate) use limits::{Limited, Limits};
+pub(crate) use limits::{Limited, Limits, When};
 pub use open::Opened;
 pub(crate) use open::compute;
 use open::{Channel, Progress};
 use segments::Segments;
+
+/// Owners whose rows queries have in memory at once. Each has 16 MiB at most, and as much again while it is read.
+const OWNERS_AT_ONCE: usize = 4;
 
 /// How a push server decides where the specification leaves it free, and its bounds.
 #[derive(Debug, Clone)]
@@ -148,8 +151,10 @@ pub enum Unanswered {
     NoMessageId,
     /// A request all of whose notifications are being sent for another copy of it, which gets the answer.
     InProgress,
-    /// The store did not answer.
+    /// The store serves nobody at present: the only outcome that is not final.
     StoreFailed,
+    /// What is stored of the owner is damaged.
+    Damaged,
 }
 
 impl Unanswered {
@@ -173,9 +178,24 @@ impl Unanswered {
             Self::NoMessageId => "no_message_id",
             Self::InProgress => "in_progress",
             Self::StoreFailed => "store_failed",
+            Self::Damaged => "damaged",
         }
     }
 }
+
+/// The store serves nobody at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoreAway;
+
+impl From<StoreAway> for Unanswered {
+    fn from(_: StoreAway) -> Self {
+        Self::StoreFailed
+    }
+}
+
+/// What a message has taken of what the limits allow: once, however often it is tried.
+#[derive(Debug, Default)]
+pub(crate) struct Taken(Vec<(Limited, HashedPublicKey)>);
 
 /// What a step of the protocol decides: the payload of the answer, or that there is none.
 pub(crate) type Decision = Result<Vec<u8>, Unanswered>;
@@ -197,6 +217,8 @@ pub struct PushServer {
     pub(crate) pace: Pace,
     limits: Limits,
     segments: Segments,
+    /// Rows of owners are in memory for queries, of few owners at a time.
+    pub(crate) query_rows: Semaphore,
     pub(crate) metrics: Metrics,
 }
 
@@ -226,6 +248,7 @@ impl PushServer {
             pace: Pace::default(),
             limits: Limits::new(&settings.limits),
             segments: Segments::new(settings.reassembly),
+            query_rows: Semaphore::new(OWNERS_AT_ONCE),
             metrics: parts.metrics,
             settings,
         })
@@ -245,11 +268,11 @@ impl PushServer {
 
     /// How far the stream is dealt with once all messages up to `position` were handled: not beyond what is kept in
     /// memory only. Whoever reads on from there after a restart misses nothing. `now` is a time since 1970: segments
-    /// that have waited too long for the others are given up. Call it every few seconds.
+    /// that have waited too long for the others, while the stream went on, are given up. Call it every few seconds.
     #[must_use]
     pub fn checkpoint(&self, position: u64, now: Duration) -> u64 {
         self.limits.forget(now);
-        position.min(self.segments.lowest_position(now).saturating_sub(1))
+        position.min(self.segments.lowest_position(position, now).saturating_sub(1))
     }
 
     /// Deals with one message at this time, since 1970, the answer included: [`Self::open`] and one [`Self::answer`].
@@ -304,19 +327,18 @@ impl PushServer {
             Progress::Message(message) => message.clone(),
             Progress::Decided { kind, to, payload } => return Ok((*kind, *to, payload.clone())),
         };
-        let (made_at, to) = (opened.made_at, message.signer);
+        let to = message.signer;
+        let when = When { made_at: opened.made_at, now };
         let (kind, payload) = match (opened.kind(), opened.channel) {
             (Some(AnswerKind::Query), _) => {
                 // Not kept: it is looked up again, so that nobody hears of who was forgotten meanwhile.
-                let payload = self.query(&message, made_at, now).await?;
+                let payload = self.query(&message, opened.topic, when, &mut opened.taken).await?;
                 return Ok((AnswerKind::Query, to, payload.into()));
             }
             (Some(kind @ AnswerKind::Registration), Channel::Own) => {
-                (kind, self.registration(message, made_at, now).await?)
+                (kind, self.registration(message, when, &mut opened.taken).await?)
             }
-            (Some(kind @ AnswerKind::Request), Channel::Own) => {
-                (kind, self.request(message, made_at, now).await?)
-            }
+            (Some(kind @ AnswerKind::Request), Channel::Own) => (kind, self.request(message, when).await?),
             _ => return Err(Unanswered::OtherKind),
         };
         let payload = Bytes::from(payload);
@@ -334,19 +356,46 @@ impl PushServer {
         published
     }
 
-    /// Whether `key` may be served once more; counted if not.
-    pub(crate) fn allows(&self, what: Limited, key: &impl Hash, made_at: Duration, now: Duration) -> bool {
-        let allows = self.limits.take(what, key, made_at, now);
+    /// Whether `owner` may be served once more; counted if not.
+    pub(crate) fn allows(&self, what: Limited, owner: &HashedPublicKey, when: When) -> bool {
+        let allows = self.limits.take(what, owner, when);
         if !allows {
             self.metrics.refusal(what.label());
         }
         allows
     }
 
-    /// Counts a failure of the store and logs it, for callers who go on without its answer.
+    /// Like [`Self::allows`], for a message that may have taken the same before.
+    pub(crate) fn allows_once(
+        &self,
+        what: Limited,
+        owner: &HashedPublicKey,
+        when: When,
+        taken: &mut Taken,
+    ) -> bool {
+        let has_it = taken.0.contains(&(what, *owner));
+        let allows = has_it || self.allows(what, owner, when);
+        if allows && !has_it {
+            taken.0.push((what, *owner));
+        }
+        allows
+    }
+
+    /// The notification for which a token was taken was not sent.
+    pub(crate) fn give_back_notification(&self, owner: &HashedPublicKey) {
+        self.limits.give_back_notification(owner);
+    }
+
+    /// Counts a failure of the store and logs it.
     pub(crate) fn store_failed(&self, error: &StoreError) {
         self.metrics.store_failures.inc();
         tracing::error!(%error, "the store of registrations failed");
+    }
+
+    /// Counts a failure, and is fine if only what was asked for is damaged. Otherwise the message is tried again later.
+    pub(crate) fn only_damaged(&self, error: &StoreError) -> Result<(), StoreAway> {
+        self.store_failed(error);
+        if error.is_of_one_owner() { Ok(()) } else { Err(StoreAway) }
     }
 }
 

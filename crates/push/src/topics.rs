@@ -148,11 +148,6 @@ impl QueryTopics {
         self.index.read().of_topic(topic).map(|(owner, form)| (owner.key, form)).collect()
     }
 
-    /// Whether the topics of an owner are joined: who is not here has no registration.
-    pub(crate) fn has_owner(&self, key: &HashedPublicKey) -> bool {
-        self.index.read().find(&Owner::of(*key)).is_some()
-    }
-
     pub(crate) fn has(&self, topic: Topic) -> bool {
         self.index.read().of_topic(topic).next().is_some()
     }

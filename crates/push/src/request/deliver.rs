@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use poste_provider::{Notification, Outcome};
+use tokio::time::Instant;
 
-use crate::server::{Limited, PushServer};
+use crate::server::{Limited, PushServer, StoreAway, Unanswered, When};
 use crate::store::{Claim, ClaimEnd, ClaimKey, DeviceId, Registration};
 
 /// A note that a device was reached is worth a write to disk only so often.
 const NOTE_EVERY_S: u64 = 24 * 60 * 60;
+
+/// In front of the message id in claims on what is held back. Message ids are 32 bytes of a hash.
+const HELD_BACK: &[u8] = b"held back ";
 
 /// What became of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub(super) enum Delivery {
     Sent,
     /// An earlier request for it was sent.
     SentBefore,
+    /// Not sent, because the receiver does not want it, and why: the value of a metric's label.
+    HeldBack(&'static str),
     /// Surely not sent: it may be asked for again.
     Refused,
     /// Not sent, because the request is of the past.
@@ -29,7 +35,7 @@ pub(super) enum Delivery {
     Unknown,
     /// An earlier request for it was perhaps sent.
     UnknownBefore,
-    /// The store failed before anything was sent.
+    /// What is stored is damaged, and nothing was sent.
     Unclaimed,
 }
 
@@ -39,13 +45,18 @@ pub(super) struct Deliveries {
     wanted: BTreeMap<DeviceId, Wanted>,
 }
 
-struct Wanted {
-    notification: Notification,
-    /// Whether it is to be noted that the device was reached.
-    is_note_due: bool,
+enum Wanted {
+    Notification {
+        notification: Notification,
+        /// Whether it is to be noted that the device was reached.
+        is_note_due: bool,
+    },
+    /// By us and not by the receiver: why.
+    HeldBack(&'static str),
 }
 
 /// What became of all notifications of a request.
+#[derive(Default)]
 pub(super) struct Delivered {
     by_device: BTreeMap<DeviceId, Delivery>,
     /// How the claims that were won end.
@@ -56,109 +67,176 @@ pub(super) struct Delivered {
     pub(super) is_complete: bool,
 }
 
-/// All notifications of a request are being sent for another one.
-pub(super) struct InProgress;
+impl Wanted {
+    /// What is held back is claimed apart: or whoever is blocked could use up a notification that is not.
+    fn claim_key(&self, message_id: &[u8], device: &DeviceId) -> ClaimKey {
+        let message_id = match self {
+            Self::Notification { .. } => message_id.to_vec(),
+            Self::HeldBack(_) => [HELD_BACK, message_id].concat(),
+        };
+        ClaimKey { message_id, device: device.clone() }
+    }
+}
 
 impl Deliveries {
     pub(super) fn new(message_id: &[u8]) -> Self {
         Self { message_id: message_id.to_vec(), wanted: BTreeMap::new() }
     }
 
-    /// Adds one, unless there is one for this device.
-    pub(super) fn add(&mut self, row: &Registration, notification: impl FnOnce() -> Notification) {
-        if !self.wanted.contains_key(&row.device) {
-            let notification = notification();
-            let now_s = notification.sent_at.as_secs();
-            let is_note_due = row.reached_unix_s.is_none_or(|reached| reached + NOTE_EVERY_S <= now_s);
-            self.wanted.insert(row.device.clone(), Wanted { notification, is_note_due });
-        }
+    /// Adds one, unless there is one for this device that is not held back.
+    pub(super) fn add(
+        &mut self,
+        row: &Registration,
+        now: Duration,
+        why_held_back: Option<&'static str>,
+        notification: impl FnOnce() -> Notification,
+    ) {
+        let known = self.wanted.get(&row.device);
+        let wanted = match (known, why_held_back) {
+            (Some(Wanted::Notification { .. }), _) | (Some(_), Some(_)) => return,
+            (None, Some(why)) => Wanted::HeldBack(why),
+            (_, None) => {
+                let note_after = row.reached_unix_s.map_or(0, |reached| reached + NOTE_EVERY_S);
+                let is_note_due = note_after <= now.as_secs();
+                Wanted::Notification { notification: notification(), is_note_due }
+            }
+        };
+        self.wanted.insert(row.device.clone(), wanted);
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.wanted.is_empty()
     }
-
-    /// What became of none.
-    pub(super) fn none(self) -> Delivered {
-        Delivered { by_device: BTreeMap::new(), ends: Vec::new(), reached: Vec::new(), is_complete: true }
-    }
 }
 
 impl Delivered {
+    /// What became of none.
+    pub(super) fn nothing() -> Self {
+        Self { is_complete: true, ..Self::default() }
+    }
+
     /// None if it is being sent for another request.
     pub(super) fn of(&self, device: &DeviceId) -> Option<Delivery> {
         self.by_device.get(device).copied()
     }
+
+    /// A claim that is not ours.
+    fn met(&mut self, device: DeviceId, claim: Claim) {
+        let delivery = match claim {
+            Claim::Sent => Delivery::SentBefore,
+            Claim::Unknown => Delivery::UnknownBefore,
+            Claim::Open | Claim::Won => {
+                self.is_complete = false;
+                return;
+            }
+        };
+        self.by_device.insert(device, delivery);
+    }
 }
 
 impl PushServer {
-    /// Claims all, and sends what it won. The claims are not ended yet: see [`Delivered::ends`].
-    pub(super) async fn deliver(
-        &self,
-        deliveries: Deliveries,
-        made_at: Duration,
-        now: Duration,
-    ) -> Result<Delivered, InProgress> {
-        let age = now.saturating_sub(made_at);
+    /// Claims what may be sent now, and sends what it won. The claims are not ended yet: see [`Delivered::ends`].
+    pub(super) async fn deliver(&self, deliveries: Deliveries, when: When) -> Result<Delivered, Unanswered> {
+        let age = when.now.saturating_sub(when.made_at);
         let Deliveries { message_id, wanted } = deliveries;
-        let key = |device: &DeviceId| ClaimKey { message_id: message_id.clone(), device: device.clone() };
-        let claims = match self.store.claim(wanted.keys().map(key).collect(), now.as_secs()).await {
-            Ok(claims) => claims,
+        let mut delivered = Delivered::nothing();
+        let keys = wanted.iter().map(|(device, wanted)| wanted.claim_key(&message_id, device));
+        let met = match self.store.claims(keys.collect()).await {
+            Ok(met) => met,
             Err(error) => {
-                self.store_failed(&error);
-                let unclaimed = |device| (device, Delivery::Unclaimed);
-                let by_device = wanted.into_keys().map(unclaimed).collect();
-                return Ok(Delivered { by_device, ends: Vec::new(), reached: Vec::new(), is_complete: true });
+                self.only_damaged(&error)?;
+                delivered.by_device.extend(wanted.into_keys().map(|device| (device, Delivery::Unclaimed)));
+                return Ok(delivered);
             }
         };
-        if claims.iter().all(|claim| *claim == Claim::Open) {
-            return Err(InProgress);
-        }
-        let is_complete = !claims.contains(&Claim::Open);
+        // A claim costs a write to disk, and is lost with a crash: what is not sent takes none.
         let is_too_old = age > self.settings.max_request_age;
-        let mut by_device = BTreeMap::new();
-        let mut won = Vec::new();
-        for ((device, wanted), claim) in wanted.into_iter().zip(claims) {
-            let delivery = match claim {
-                Claim::Won if is_too_old => Delivery::TooOld,
-                Claim::Won if !self.allows(Limited::Notifications, &device.key, made_at, now) => {
-                    Delivery::TooFast
-                }
-                Claim::Won => {
-                    won.push((device, wanted));
-                    continue;
-                }
-                Claim::Sent => Delivery::SentBefore,
-                Claim::Unknown => Delivery::UnknownBefore,
-                Claim::Open => continue,
-            };
-            by_device.insert(device, delivery);
-        }
-        let mut ends: Vec<_> = by_device
-            .iter()
-            .filter(|(_, delivery)| matches!(delivery, Delivery::TooOld | Delivery::TooFast))
-            .map(|(device, _)| (key(device), ClaimEnd::Refused))
-            .collect();
-        let mut reached = Vec::new();
-        for (device, is_note_due, outcome) in self.send(won, age).await {
-            let (delivery, end) = match outcome {
-                Outcome::Sent => (Delivery::Sent, ClaimEnd::Sent),
-                Outcome::Refused(_) => (Delivery::Refused, ClaimEnd::Refused),
-                Outcome::Unknown(_) => (Delivery::Unknown, ClaimEnd::Unknown),
-            };
-            ends.push((key(&device), end));
-            if delivery == Delivery::Sent && is_note_due {
-                reached.push(device.clone());
+        let mut due = Vec::new();
+        for ((device, wanted), met) in wanted.into_iter().zip(met) {
+            if let Some(claim) = met {
+                delivered.met(device, claim);
+            } else if is_too_old {
+                delivered.by_device.insert(device, Delivery::TooOld);
+            } else if !self.allows(Limited::Notifications, &device.key, when) {
+                delivered.by_device.insert(device, Delivery::TooFast);
+            } else {
+                due.push((wanted.claim_key(&message_id, &device), wanted));
             }
-            by_device.insert(device, delivery);
         }
-        Ok(Delivered { by_device, ends, reached, is_complete })
+        let won = self.claim(due, when.now, &mut delivered).await?;
+        if won.is_empty() && delivered.by_device.is_empty() {
+            return Err(Unanswered::InProgress);
+        }
+        for (claim, is_note_due, delivery) in self.send(won, age).await {
+            let device = claim.device.clone();
+            let end = match delivery {
+                Delivery::Refused => {
+                    self.give_back_notification(&device.key);
+                    ClaimEnd::Refused
+                }
+                Delivery::Sent | Delivery::HeldBack(_) => ClaimEnd::Sent,
+                _ => ClaimEnd::Unknown,
+            };
+            delivered.ends.push((claim, end));
+            if delivery == Delivery::Sent && is_note_due {
+                delivered.reached.push(device.clone());
+            }
+            delivered.by_device.insert(device, delivery);
+        }
+        Ok(delivered)
     }
 
-    async fn send(&self, won: Vec<(DeviceId, Wanted)>, age: Duration) -> Vec<(DeviceId, bool, Outcome)> {
-        let sending = won.into_iter().map(|(device, Wanted { notification, is_note_due })| async move {
-            self.metrics.push_age(age);
-            (device, is_note_due, self.provider.send(notification).await)
+    /// Those whose claims were won.
+    async fn claim(
+        &self,
+        due: Vec<(ClaimKey, Wanted)>,
+        now: Duration,
+        delivered: &mut Delivered,
+    ) -> Result<Vec<(ClaimKey, Wanted)>, StoreAway> {
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = due.iter().map(|(key, _)| key.clone()).collect();
+        let claims = match self.store.claim(keys, now.as_secs()).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                due.iter().for_each(|(key, _)| self.give_back_notification(&key.device.key));
+                self.only_damaged(&error)?;
+                delivered.by_device.extend(due.into_iter().map(|(key, _)| (key.device, Delivery::Unclaimed)));
+                return Ok(Vec::new());
+            }
+        };
+        let mut won = Vec::new();
+        for ((key, wanted), claim) in due.into_iter().zip(claims) {
+            if claim == Claim::Won {
+                won.push((key, wanted));
+            } else {
+                self.give_back_notification(&key.device.key);
+                delivered.met(key.device, claim);
+            }
+        }
+        Ok(won)
+    }
+
+    async fn send(&self, won: Vec<(ClaimKey, Wanted)>, age: Duration) -> Vec<(ClaimKey, bool, Delivery)> {
+        let sending = won.into_iter().map(|(key, wanted)| async move {
+            match wanted {
+                Wanted::Notification { notification, is_note_due } => {
+                    self.metrics.push_age(age);
+                    let began = Instant::now();
+                    let delivery = match self.provider.send(notification).await {
+                        Outcome::Sent => Delivery::Sent,
+                        Outcome::Refused(_) => Delivery::Refused,
+                        Outcome::Unknown(_) => Delivery::Unknown,
+                    };
+                    self.pace.note(began.elapsed());
+                    (key, is_note_due, delivery)
+                }
+                Wanted::HeldBack(why) => {
+                    self.pace.wait().await;
+                    (key, false, Delivery::HeldBack(why))
+                }
+            }
         });
         join_all(sending).await
     }
@@ -169,12 +247,13 @@ impl Delivery {
         match self {
             Self::Sent => "sent",
             Self::SentBefore => "sent_before",
+            Self::HeldBack(why) => why,
             Self::Refused => "refused",
             Self::TooOld => "too_old",
             Self::TooFast => "too_fast",
             Self::Unknown => "unknown",
             Self::UnknownBefore => "unknown_before",
-            Self::Unclaimed => "store_failed",
+            Self::Unclaimed => "damaged",
         }
     }
 }

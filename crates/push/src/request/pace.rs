@@ -1,15 +1,14 @@
-//! How long notifying takes at present, so that an answer about a notification that was held back comes no sooner.
+//! How long the provider takes at present, so that an answer about a notification that was held back comes no sooner.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::RngExt;
-use tokio::time::Instant;
 
 /// How many are remembered.
 const SAMPLES: usize = 16;
 
-/// The times that the last deliveries took.
+/// The times that the provider took for the last notifications.
 #[derive(Debug, Default)]
 pub(crate) struct Pace(Mutex<Samples>);
 
@@ -19,20 +18,9 @@ struct Samples {
     next: usize,
 }
 
-/// When work on a request began.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Started(Instant);
-
-impl Started {
-    pub(super) fn now() -> Self {
-        Self(Instant::now())
-    }
-}
-
 impl Pace {
-    /// A delivery ends now.
-    pub(super) fn note(&self, started: Started) {
-        let took = started.0.elapsed();
+    /// The provider took so long.
+    pub(super) fn note(&self, took: Duration) {
         let mut samples = self.0.lock();
         let at = samples.next;
         samples.next = (at + 1) % SAMPLES;
@@ -42,39 +30,43 @@ impl Pace {
         }
     }
 
-    /// Waits until one of the last deliveries would have ended.
-    pub(super) async fn wait(&self, started: Started) {
+    /// How many are remembered now.
+    #[cfg(test)]
+    pub(crate) fn samples(&self) -> usize {
+        self.0.lock().took.len()
+    }
+
+    /// Waits as long as the provider took for one of the last.
+    pub(super) async fn wait(&self) {
         let sample = {
             let samples = self.0.lock();
             let at = rand::rng().random_range(0..samples.took.len().max(1));
             samples.took.get(at).copied()
         };
         if let Some(took) = sample {
-            tokio::time::sleep_until(started.0 + took).await;
+            tokio::time::sleep(took).await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_waits_as_long_as_deliveries_take() {
+    async fn a_wait_is_as_long_as_the_provider_takes() {
         let pace = Pace::default();
-        let started = Started::now();
-        pace.wait(started).await;
-        assert_eq!(started.0.elapsed(), Duration::ZERO, "nothing to compare with");
+        let started = Instant::now();
+        pace.wait().await;
+        assert_eq!(started.elapsed(), Duration::ZERO, "nothing to compare with");
         for _ in 0..2 * SAMPLES {
-            let started = Started::now();
-            tokio::time::sleep(Duration::from_millis(80)).await;
-            pace.note(started);
+            pace.note(Duration::from_millis(80));
         }
         assert_eq!(pace.0.lock().took.len(), SAMPLES);
-        let started = Started::now();
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        pace.wait(started).await;
-        let waited = started.0.elapsed();
-        assert!((80..85).contains(&waited.as_millis()), "{waited:?}");
+        let started = Instant::now();
+        pace.wait().await;
+        assert!((80..85).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
     }
 }

@@ -4,16 +4,17 @@ use futures::FutureExt;
 use poste_codec::SecretKey;
 use poste_provider::{Outcome, PushService, Refused, Unknown};
 use poste_wire::status::proto::ApplicationMetadataMessage;
+use poste_wire::status::proto::push_notification_registration_response::ErrorType as RegistrationError;
 use poste_wire::status::{MessageType, TopicName};
 use prost::Message;
 use prost::bytes::Bytes;
 
 use super::*;
 use crate::answer::AnswerKind;
-use crate::server::Handled;
 use crate::server::tests::client::{Client, INSTALLATION, malleated, partitioned, seal};
 use crate::server::tests::{NOW, Rig};
-use crate::store::{Claim, RegistrationStore};
+use crate::server::{Handled, LimitSettings, Rate, Settings, Unanswered};
+use crate::store::{Caps, Claim, MemoryStore, RegistrationStore};
 
 const SUCCESS: (bool, i32) = (true, 0);
 const UNKNOWN: (bool, i32) = (false, 0);
@@ -265,10 +266,11 @@ async fn requests_of_the_past_are_answered_and_ring_nowhere() {
 }
 
 #[tokio::test]
-async fn a_failing_store_notifies_nobody() {
+async fn a_request_waits_for_a_store_that_is_away() {
     let (rig, receiver, sender) = setting().await;
     rig.store.close().await.unwrap();
-    assert_eq!(sender.notify(&rig, b"id", &[receiver.notification()]).await, [UNKNOWN]);
+    let request = sender.request(b"id", &[receiver.notification()]);
+    assert_eq!(rig.bring_sealed(&request).await, Handled::Unanswered(Unanswered::StoreFailed));
     assert_eq!(rig.world.sent_count(), 0);
     let rig = rig.restarted().await;
     assert_eq!(sender.notify(&rig, b"id", &[receiver.notification()]).await, [SUCCESS]);
@@ -312,4 +314,117 @@ async fn the_answer_goes_to_the_inner_signer() {
     };
     let handled = rig.bring_sealed(&unsigned.encode_to_vec()).await;
     assert_eq!(handled, Handled::Unanswered(Unanswered::NoMessage));
+}
+
+/// Of what is stored of one owner something is damaged: the others are served, and the request ends.
+#[tokio::test]
+async fn a_damaged_owner_costs_no_other_anything() {
+    let (rig, receiver, sender) = setting().await;
+    let damaged = Client::new(3);
+    damaged.register(&rig, &damaged.registration(1)).await.unwrap();
+    rig.store.damage(damaged.hash());
+    let requests = [damaged.notification(), receiver.notification()];
+    assert_eq!(sender.notify(&rig, b"id", &requests).await, [UNKNOWN, SUCCESS]);
+    assert_eq!(damaged.register(&rig, &damaged.registration(2)).await, Err(RegistrationError::InternalError));
+    let outcome = sender.query(&rig, &damaged.query_topic(), &[&damaged]).await;
+    assert_eq!(outcome, Err(Handled::Unanswered(Unanswered::Damaged)));
+    assert!(Handled::Unanswered(Unanswered::Damaged).is_final());
+}
+
+/// One who is blocked and one who is not ask for the same, in every way that tells anything.
+#[tokio::test]
+async fn nothing_tells_who_is_blocked() {
+    let limits = LimitSettings {
+        notifications: Rate { burst: 2, every: Duration::from_secs(10) },
+        ..LimitSettings::default()
+    };
+    let settings = || Settings { limits, ..Settings::default() };
+    let mut told = Vec::new();
+    for is_blocked in [false, true] {
+        let rig = Rig::with(MemoryStore::new(Caps::default()), settings()).await;
+        let receiver = Client::new(1);
+        let mut registration = receiver.registration(1);
+        let asked = receiver.notification();
+        if is_blocked {
+            registration.blocked_chat_list = vec![asked.author.clone()];
+        }
+        receiver.register(&rig, &registration).await.unwrap();
+        let mut reports = Vec::new();
+        let ages_s = [0, 301, 0, 0, 0, 301, 400];
+        for (number, (id, age_s)) in
+            [b"a", b"b", b"a", b"c", b"d", b"a", b"d"].into_iter().zip(ages_s).enumerate()
+        {
+            let sender = Client::new(10 + number as u8);
+            let incoming = crate::server::Incoming {
+                topic: partitioned(),
+                data: seal(&sender.request(id, std::slice::from_ref(&asked))).into(),
+                made_at: NOW - Duration::from_secs(age_s),
+                position: 1,
+            };
+            rig.server.handle(incoming, NOW).await.unwrap();
+            let report = sender.read_reports(&rig, id).remove(0);
+            let counts = rig.store.counts().await.unwrap();
+            reports.push(((report.success, report.error), counts.open_claims, counts.ended_claims));
+        }
+        assert_eq!(rig.world.sent_count(), if is_blocked { 0 } else { 2 });
+        told.push(reports);
+    }
+    let of_others: Vec<_> = told[0].iter().map(|(report, ..)| *report).collect();
+    let expected = [SUCCESS, INTERNAL_ERROR, SUCCESS, SUCCESS, INTERNAL_ERROR, SUCCESS, INTERNAL_ERROR];
+    assert_eq!(of_others, expected);
+    assert_eq!(told[0], told[1]);
+}
+
+/// Whoever asks again for what was sent does not make the provider look fast.
+#[tokio::test]
+async fn only_what_the_provider_was_asked_for_tells_how_long_it_takes() {
+    let (rig, receiver, _) = setting().await;
+    for number in 0..20 {
+        let sender = Client::new(10 + number);
+        assert_eq!(sender.notify(&rig, b"id", &[receiver.notification()]).await, [SUCCESS]);
+    }
+    assert_eq!((rig.world.sent_count(), rig.server.pace.samples()), (1, 1));
+}
+
+/// While another device of the same request is being notified, a crash makes nothing unknown that was not sent.
+#[tokio::test]
+async fn what_is_not_sent_is_not_claimed() {
+    let limits = LimitSettings {
+        notifications: Rate { burst: 1, every: Duration::from_secs(10) },
+        ..LimitSettings::default()
+    };
+    let store = MemoryStore::new(Caps::default());
+    let rig = Rig::with(store, Settings { limits, ..Settings::default() }).await;
+    let (first, second, sender) = (Client::new(1), Client::new(2), Client::new(3));
+    for client in [&first, &second] {
+        client.register(&rig, &client.registration(1)).await.unwrap();
+    }
+    assert_eq!(sender.notify(&rig, b"one", &[first.notification()]).await, [SUCCESS]);
+    rig.world.gate.forget_permits(usize::MAX);
+    let request = sender.request(b"two", &[first.notification(), second.notification()]);
+    let mut handling = Box::pin(rig.bring_sealed(&request));
+    assert!((&mut handling).now_or_never().is_none());
+    let counts = rig.store.counts().await.unwrap();
+    assert_eq!((counts.open_claims, counts.ended_claims), (1, 1));
+}
+
+/// A provider that is away uses up nothing of what a receiver may be notified of.
+#[tokio::test]
+async fn what_the_provider_refuses_does_not_count() {
+    let limits = LimitSettings {
+        notifications: Rate { burst: 1, every: Duration::from_secs(10) },
+        ..LimitSettings::default()
+    };
+    let store = MemoryStore::new(Caps::default());
+    let rig = Rig::with(store, Settings { limits, ..Settings::default() }).await;
+    let (receiver, sender) = (Client::new(1), Client::new(2));
+    receiver.register(&rig, &receiver.registration(1)).await.unwrap();
+    set_outcome(&rig, Outcome::Refused(Refused::Unreachable));
+    for _ in 0..5 {
+        assert_eq!(sender.notify(&rig, b"id", &[receiver.notification()]).await, [INTERNAL_ERROR]);
+    }
+    set_outcome(&rig, Outcome::Sent);
+    assert_eq!(sender.notify(&rig, b"id", &[receiver.notification()]).await, [SUCCESS]);
+    assert_eq!(rig.world.sent_count(), 6);
+    assert_eq!(sender.notify(&rig, b"other", &[receiver.notification()]).await, [INTERNAL_ERROR]);
 }

@@ -1,24 +1,28 @@
 //! How often each key may be served, so that one who asks all day costs no others anything. Nothing is limited by where
 //! it came from: behind one gateway there are many people.
 //!
-//! A rate is a bucket of tokens that fills again with time. What is kept of a bucket is the time at which it will be
-//! full again, under a keyed hash of whom it is for: no key is kept at all, and what belongs to a full bucket is
-//! overwritten soon. The table has a fixed size. Where it is full, the bucket that will be full first makes room: a crowd
-//! of strangers does not set free who has used up a bucket.
+//! A rate is a bucket of tokens that fills again with time. What is kept of a bucket is how empty it was at which time,
+//! under a keyed hash of whom it is for: no key is kept at all, and what belongs to a full bucket is overwritten soon.
+//! Each bucket has its own time: what a month of old messages brings to one moves no other. The table has a fixed size.
+//! Where it is full, the bucket that will be full first makes room: a crowd of strangers does not set free who has used
+//! up a bucket.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use poste_wire::status::HashedPublicKey;
 
 /// How many may share the places that a hash names.
 const WAYS: usize = 8;
-/// Groups of places of a table: 32,768 buckets, half a megabyte.
+/// Groups of places of a table: 32,768 buckets, a megabyte.
 const GROUPS: usize = 4096;
 /// Groups that are looked through by one [`Limits::forget`].
 const FORGOTTEN_AT_ONCE: usize = 256;
-/// Messages are not in the order of their times. Further back than this the clock was set.
+/// Further back than this the clock was set.
 const SLACK_US: u64 = 60_000_000;
+/// What was made so long ago is of the past: read again, or brought in from elsewhere.
+const PAST_US: u64 = 600_000_000;
 
 /// So many at once, and one more each time that so much time has passed. A burst of 0 limits nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,21 +42,22 @@ impl Rate {
     }
 }
 
-/// How often each is served. What was made in the past counts for when it was made, so that a server that has to read a
-/// month again refuses nobody for that.
+/// How often each is served. Registrations count for when they were made, so that a server that has to read a month again
+/// refuses nobody for that; queries and notifications count for now, when they cost something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitSettings {
     /// Registrations that change something, of one signer: 120, and another each 5 s. Others get INTERNAL_ERROR, and
     /// nothing is derived or stored.
     pub registrations: Rate,
     /// First registrations of owners who have nothing here, all together, since each costs a derivation and a place on
-    /// disk: 2,000, and another each 50 ms. Others get INTERNAL_ERROR.
+    /// disk: 2,000, and another each 50 ms; as many again of those that are of the past. Others get INTERNAL_ERROR.
+    /// Owners of whom nothing is known who take back what never came have as much of their own.
     pub new_owners: Rate,
-    /// Times that one owner's devices are named in answers to queries: 300, and another each 500 ms. A query that has
+    /// Times that one owner's devices are named in answers to queries: 600, and another each 100 ms. A query that has
     /// nothing else to ask gets no answer, which would cost more than it is worth.
     pub queries: Rate,
     /// Notifications to the devices of one owner: 300, and another each 500 ms. Others are reported as INTERNAL_ERROR
-    /// and can be asked for again.
+    /// and can be asked for again. What the provider refuses does not count.
     pub notifications: Rate,
 }
 
@@ -61,19 +66,30 @@ impl Default for LimitSettings {
         Self {
             registrations: Rate::new(120, Duration::from_secs(5)),
             new_owners: Rate::new(2000, Duration::from_millis(50)),
-            queries: Rate::new(300, Duration::from_millis(500)),
+            queries: Rate::new(600, Duration::from_millis(100)),
             notifications: Rate::new(300, Duration::from_millis(500)),
         }
     }
 }
 
 /// What is limited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Limited {
     Registrations,
     NewOwners,
+    /// Versions that are kept for owners of whom nothing else is.
+    NewTombstones,
     Queries,
     Notifications,
+}
+
+/// When something is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct When {
+    /// The message was made, since 1970.
+    pub(crate) made_at: Duration,
+    /// It is dealt with, since 1970.
+    pub(crate) now: Duration,
 }
 
 /// The buckets of all.
@@ -81,6 +97,7 @@ pub(crate) enum Limited {
 pub(crate) struct Limits {
     registrations: Buckets,
     new_owners: Buckets,
+    new_tombstones: Buckets,
     queries: Buckets,
     notifications: Buckets,
 }
@@ -90,30 +107,37 @@ impl Limits {
         Self {
             registrations: Buckets::new(settings.registrations, GROUPS),
             new_owners: Buckets::new(settings.new_owners, 1),
+            new_tombstones: Buckets::new(settings.new_owners, 1),
             queries: Buckets::new(settings.queries, GROUPS),
             notifications: Buckets::new(settings.notifications, GROUPS),
         }
     }
 
-    /// Takes a token of `key`'s for what was made at a time, since 1970; false if there is none. `now` is the time, since
-    /// 1970.
-    pub(crate) fn take(&self, what: Limited, key: &impl Hash, made_at: Duration, now: Duration) -> bool {
-        self.buckets(what).take(key, micros(made_at.min(now)), micros(now))
+    /// Takes a token for this owner; false if there is none.
+    pub(crate) fn take(&self, what: Limited, owner: &HashedPublicKey, when: When) -> bool {
+        let (made_us, now_us) = (micros(when.made_at.min(when.now)), micros(when.now));
+        match what {
+            Limited::Registrations => self.registrations.take(owner, made_us, now_us),
+            // What is read again, or brought in, stands in nobody's way who comes now.
+            Limited::NewOwners => self.new_owners.take(&is_of_the_past(made_us, now_us), made_us, now_us),
+            Limited::NewTombstones => {
+                self.new_tombstones.take(&is_of_the_past(made_us, now_us), made_us, now_us)
+            }
+            Limited::Queries => self.queries.take(owner, now_us, now_us),
+            Limited::Notifications => self.notifications.take(owner, now_us, now_us),
+        }
+    }
+
+    /// Gives back a token of an owner's that was taken for a notification.
+    pub(crate) fn give_back_notification(&self, owner: &HashedPublicKey) {
+        self.notifications.give_back(owner);
     }
 
     /// Clears away a part of what belongs to buckets that are full by now, since 1970.
     pub(crate) fn forget(&self, now: Duration) {
-        for buckets in [&self.registrations, &self.new_owners, &self.queries, &self.notifications] {
+        let Self { registrations, new_owners, new_tombstones, queries, notifications } = self;
+        for buckets in [registrations, new_owners, new_tombstones, queries, notifications] {
             buckets.forget(micros(now));
-        }
-    }
-
-    fn buckets(&self, what: Limited) -> &Buckets {
-        match what {
-            Limited::Registrations => &self.registrations,
-            Limited::NewOwners => &self.new_owners,
-            Limited::Queries => &self.queries,
-            Limited::Notifications => &self.notifications,
         }
     }
 }
@@ -123,10 +147,15 @@ impl Limited {
         match self {
             Self::Registrations => "registrations_too_fast",
             Self::NewOwners => "new_owners_too_fast",
+            Self::NewTombstones => "new_tombstones_too_fast",
             Self::Queries => "queries_too_fast",
             Self::Notifications => "notifications_too_fast",
         }
     }
+}
+
+fn is_of_the_past(made_us: u64, now_us: u64) -> bool {
+    now_us - made_us > PAST_US
 }
 
 /// The buckets of one rate.
@@ -142,18 +171,21 @@ struct Buckets {
 #[derive(Debug)]
 struct Table {
     groups: Vec<[Bucket; WAYS]>,
-    /// The latest time there was: it never goes back, or old messages would fill buckets.
-    latest_us: u64,
     /// Which group is looked through next.
     hand: usize,
 }
 
-/// A bucket that is not full.
+/// A bucket that is not full. All times are in microseconds since 1970.
 #[derive(Debug, Clone, Copy, Default)]
 struct Bucket {
     whose: u64,
-    /// In microseconds since 1970. It is full from then on, and nobody's.
-    full_at_us: u64,
+    /// The latest time of what was taken: it never goes back, or old messages would fill the bucket.
+    latest_us: u64,
+    /// For so long it would have to fill then.
+    lacks_us: u64,
+    /// From this time of ours on it is nobody's. By our time and not by that of messages, or whoever sends old ones
+    /// would have a new bucket each time.
+    kept_until_us: u64,
 }
 
 impl Buckets {
@@ -162,31 +194,41 @@ impl Buckets {
         let burst_us = token_us.saturating_mul(rate.burst.into());
         // What limits nothing needs no table.
         let groups = if burst_us == 0 { 0 } else { groups };
-        let table = Table { groups: vec![[Bucket::default(); WAYS]; groups], latest_us: 0, hand: 0 };
+        let table = Table { groups: vec![[Bucket::default(); WAYS]; groups], hand: 0 };
         Self { token_us, burst_us, hasher: RandomState::new(), table: Mutex::new(table) }
     }
 
+    /// Takes a token at a time that is not after now.
     fn take(&self, key: &impl Hash, at_us: u64, now_us: u64) -> bool {
         let whose = self.hasher.hash_one(key);
         let mut table = self.table.lock();
-        if table.groups.is_empty() {
-            return true;
-        }
-        let at_us = table.time(at_us, now_us);
-        let group = whose as usize % table.groups.len();
-        let group = &mut table.groups[group];
-        let known = group.iter().position(|bucket| bucket.whose == whose && bucket.full_at_us > at_us);
-        let full_at_us = known.map_or(at_us, |place| group[place].full_at_us);
-        let then_us = full_at_us.saturating_add(self.token_us);
-        if then_us - at_us > self.burst_us {
+        let Some(group) = table.group(whose) else { return true };
+        let place = group.iter().position(|bucket| bucket.whose == whose);
+        let known = place.map(|place| group[place]).filter(|bucket| self.is_kept(bucket, now_us));
+        let latest_us = known.map_or(at_us, |known| known.latest_us.max(at_us));
+        let lacked_us = known.map_or(0, |known| known.lacks_us.saturating_sub(latest_us - known.latest_us));
+        let lacks_us = lacked_us.saturating_add(self.token_us);
+        if lacks_us > self.burst_us {
             return false;
         }
-        let place = known.unwrap_or_else(|| {
-            let first_full = group.iter().enumerate().min_by_key(|(_, bucket)| bucket.full_at_us);
+        let place = place.unwrap_or_else(|| {
+            let first_full = group.iter().enumerate().min_by_key(|(_, bucket)| bucket.kept_until_us);
             first_full.map_or(0, |(place, _)| place)
         });
-        group[place] = Bucket { whose, full_at_us: then_us };
+        let kept_until_us = now_us.saturating_add(lacks_us);
+        group[place] = Bucket { whose, latest_us, lacks_us, kept_until_us };
         true
+    }
+
+    /// One token that was taken was not used.
+    fn give_back(&self, key: &impl Hash) {
+        let whose = self.hasher.hash_one(key);
+        let mut table = self.table.lock();
+        let known =
+            table.group(whose).and_then(|group| group.iter_mut().find(|bucket| bucket.whose == whose));
+        if let Some(bucket) = known {
+            bucket.lacks_us = bucket.lacks_us.saturating_sub(self.token_us);
+        }
     }
 
     fn forget(&self, now_us: u64) {
@@ -194,23 +236,23 @@ impl Buckets {
         for _ in 0..FORGOTTEN_AT_ONCE.min(table.groups.len()) {
             let hand = table.hand;
             table.hand = (hand + 1) % table.groups.len();
-            for bucket in table.groups[hand].iter_mut().filter(|bucket| bucket.full_at_us <= now_us) {
+            for bucket in table.groups[hand].iter_mut().filter(|bucket| !self.is_kept(bucket, now_us)) {
                 *bucket = Bucket::default();
             }
         }
     }
+
+    /// Not if it is full by now; nor if the clock was set back, or it would hold for as long.
+    fn is_kept(&self, bucket: &Bucket, now_us: u64) -> bool {
+        let longest_us = self.burst_us.saturating_add(SLACK_US);
+        bucket.kept_until_us > now_us && bucket.kept_until_us - now_us <= longest_us
+    }
 }
 
 impl Table {
-    /// The time to go by.
-    fn time(&mut self, at_us: u64, now_us: u64) -> u64 {
-        if self.latest_us > now_us.saturating_add(SLACK_US) {
-            // The clock was set back: what was counted under the other time would hold for as long.
-            self.groups.fill([Bucket::default(); WAYS]);
-            self.latest_us = 0;
-        }
-        self.latest_us = self.latest_us.max(at_us);
-        self.latest_us
+    fn group(&mut self, whose: u64) -> Option<&mut [Bucket; WAYS]> {
+        let place = (whose as usize).checked_rem(self.groups.len())?;
+        self.groups.get_mut(place)
     }
 }
 
@@ -256,7 +298,7 @@ mod tests {
         for key in 0..40 {
             taken(&buckets, key, START, 3);
         }
-        let used = || buckets.table.lock().groups.iter().flatten().filter(|b| b.full_at_us != 0).count();
+        let used = || buckets.table.lock().groups.iter().flatten().filter(|b| b.kept_until_us != 0).count();
         assert!(used() > 20);
         buckets.forget(micros(START + 2 * SECOND));
         assert!(used() > 20, "they are not full");
@@ -288,6 +330,58 @@ mod tests {
         assert_eq!(taken(&buckets, 1, START, 5), 2);
         assert!(!buckets.take(&1, micros(START - day), now), "there is no way back");
         assert!(!buckets.take(&1, now, now));
+    }
+
+    /// Somebody is served now, and then a month of others is brought in.
+    #[test]
+    fn each_key_has_its_own_time() {
+        let buckets = three();
+        let (now, day) = (micros(START), Duration::from_secs(24 * 60 * 60));
+        assert_eq!(taken(&buckets, 0, START, 5), 3);
+        for key in 1..4 {
+            for days in (0..30).rev() {
+                assert!(buckets.take(&key, micros(START - days * day), now), "{key}, {days} days ago");
+            }
+        }
+    }
+
+    /// Whoever says that all was made minutes ago has one bucket, as everybody has.
+    #[test]
+    fn who_lives_in_the_past_has_no_more_than_others() {
+        let buckets = three();
+        let past = micros(START - Duration::from_secs(240));
+        let mut served = 0;
+        for second in 0..30 {
+            let now = micros(START + second * SECOND);
+            buckets.forget(now);
+            served += (0..5).filter(|_| buckets.take(&1, past, now)).count();
+        }
+        assert!(served <= 3 + 30, "{served}");
+    }
+
+    #[test]
+    fn a_token_that_is_given_back_can_be_taken_again() {
+        let buckets = three();
+        assert_eq!(taken(&buckets, 1, START, 5), 3);
+        buckets.give_back(&1);
+        buckets.give_back(&2);
+        assert_eq!((taken(&buckets, 1, START, 5), taken(&buckets, 2, START, 5)), (1, 3));
+    }
+
+    /// What is read again, or brought in, does not stand in the way of those who come now, nor they in its.
+    #[test]
+    fn owners_of_the_past_are_counted_apart() {
+        let settings = LimitSettings { new_owners: Rate::new(3, SECOND), ..LimitSettings::default() };
+        let limits = Limits::new(&settings);
+        let owner = HashedPublicKey([1; 64]);
+        let taken = |made_at: Duration| {
+            (0..5).filter(|_| limits.take(Limited::NewOwners, &owner, When { made_at, now: START })).count()
+        };
+        let month = Duration::from_secs(30 * 24 * 60 * 60);
+        assert_eq!((taken(START), taken(START - month), taken(START)), (3, 3, 0));
+        assert_eq!(taken(START - month + 60 * SECOND), 3, "at the pace at which they were made");
+        let when = When { made_at: START, now: START };
+        assert!(limits.take(Limited::NewTombstones, &owner, when), "these have their own");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use poste_wire::status::{ApplicationMessage, MessageType, Segment, frame, transp
 use poste_wire::{SymKey, Topic};
 
 use super::segments::{Hold, Joined};
-use super::{Incoming, PushServer, Unanswered};
+use super::{Incoming, PushServer, Taken, Unanswered};
 use crate::answer::AnswerKind;
 
 /// Work on more bytes than this leaves the thread of the async runtime: it takes about a millisecond or more.
@@ -32,6 +32,7 @@ pub struct Opened {
     pub(super) topic: Topic,
     pub(super) made_at: Duration,
     pub(super) progress: Progress,
+    pub(super) taken: Taken,
     /// There until it is dealt with, if it came in segments.
     pub(super) hold: Option<Hold>,
 }
@@ -59,6 +60,7 @@ impl PushServer {
 
     async fn open_message(&self, incoming: Incoming, now: Duration) -> Result<Opened, Unanswered> {
         let Incoming { topic, data, position, made_at } = incoming;
+        self.segments.note_time(made_at, now);
         let opened = match self.open_own(topic, &data).await {
             Some(content) => Some((Channel::Own, content)),
             None => self.open_query(topic, &data).await?.map(|content| (Channel::Query, content)),
@@ -69,7 +71,7 @@ impl PushServer {
             // Nobody asks so much in a query.
             Some(_) if channel == Channel::Query => return Err(Unanswered::BadSegment),
             Some(segment) => {
-                let joined = self.join(segment, now, position).await?;
+                let joined = self.join(segment, position).await?;
                 (joined.message, Some(joined.hold))
             }
         };
@@ -77,10 +79,13 @@ impl PushServer {
         let read = move || ApplicationMessage::read(transport::unwrap(content)).ok();
         match compute(bytes, read).await.flatten() {
             Some(message) => {
-                Ok(Opened { channel, topic, made_at, progress: Progress::Message(message), hold })
+                let progress = Progress::Message(message);
+                Ok(Opened { channel, topic, made_at, progress, taken: Taken::default(), hold })
             }
             None => {
-                hold.map(Hold::release);
+                if let Some(hold) = hold {
+                    hold.release();
+                }
                 Err(Unanswered::NoMessage)
             }
         }
@@ -95,13 +100,15 @@ impl PushServer {
     }
 
     async fn open_query(&self, topic: Topic, data: &Bytes) -> Result<Option<Bytes>, Unanswered> {
+        let mut is_damaged = false;
         for (owner, form) in self.topics.of_topic(topic) {
             let keys = match self.store.topic_keys(&owner).await {
                 Ok(Some(keys)) => keys,
                 Ok(None) => continue,
                 Err(error) => {
-                    self.store_failed(&error);
-                    return Err(Unanswered::StoreFailed);
+                    self.only_damaged(&error)?;
+                    is_damaged = true;
+                    continue;
                 }
             };
             let Ok(key) = SymKey::from_bytes(*form.key(&keys)) else { continue };
@@ -111,15 +118,14 @@ impl PushServer {
                 return Ok(Some(content));
             }
         }
-        Ok(None)
+        if is_damaged { Err(Unanswered::Damaged) } else { Ok(None) }
     }
 
     /// The whole message, if this was its last segment.
-    async fn join(&self, segment: Segment, now: Duration, position: u64) -> Result<Joined, Unanswered> {
+    async fn join(&self, segment: Segment, position: u64) -> Result<Joined, Unanswered> {
         let segments = self.segments.clone();
-        let joined = tokio::task::spawn_blocking(move || {
-            (segments.accept(segment, now, position), segments.incomplete())
-        });
+        let joined =
+            tokio::task::spawn_blocking(move || (segments.accept(segment, position), segments.incomplete()));
         // A runtime that ends does no work; the message will come again.
         let Ok((joined, incomplete)) = joined.await else { return Err(Unanswered::BadSegment) };
         self.metrics.segmented_messages.set(i64::try_from(incomplete).unwrap_or(i64::MAX));

@@ -2,6 +2,7 @@
 
 use poste_provider::Refused;
 
+use super::limits::{UNLIMITED, rate};
 use super::*;
 
 /// Opens what was brought, which has to be the last segment if there are several.
@@ -70,4 +71,44 @@ async fn a_request_is_carried_out_by_the_first_attempt_only() {
     assert_eq!(rig.server.answer(&mut opened, NOW).await, Ok(Handled::Answered(AnswerKind::Request)));
     assert!(!sender.read_reports(&rig, b"id")[0].success);
     assert_eq!(rig.world.sent_count(), 1);
+}
+
+/// A gateway that is away for an hour: the answer is owed all the same, and who comes after is served.
+#[tokio::test]
+async fn a_query_takes_one_token_however_often_it_is_tried() {
+    let limits = LimitSettings { queries: rate(2), ..UNLIMITED };
+    let rig = Rig::with(MemoryStore::default(), Settings { limits, ..Settings::default() }).await;
+    let (owner, asker) = (Client::new(1), Client::new(2));
+    owner.register(&rig, &owner.registration(1)).await.unwrap();
+    let topic = owner.query_topic();
+    let data = client::seal_symmetric(&topic, &asker.query_message(&[&owner])).into();
+    let incoming = Incoming { topic: topic.topic(), data, made_at: NOW, position: 1 };
+    let mut opened = rig.server.open(incoming, NOW).await.unwrap();
+    gateway_is_away(&rig, true);
+    for _ in 0..10 {
+        assert!(rig.server.answer(&mut opened, NOW).await.is_err());
+    }
+    gateway_is_away(&rig, false);
+    assert_eq!(rig.server.answer(&mut opened, NOW).await, Ok(Handled::Answered(AnswerKind::Query)));
+    rig.world.take_answers();
+    assert_eq!(asker.query(&rig, &topic, &[&owner]).await.unwrap().len(), 1);
+    let too_fast = Err(Handled::Unanswered(Unanswered::TooFast));
+    assert_eq!(asker.query(&rig, &topic, &[&owner]).await, too_fast);
+}
+
+/// So does a registration while the store is away.
+#[tokio::test]
+async fn a_registration_takes_one_token_however_often_it_is_tried() {
+    let limits = LimitSettings { registrations: rate(1), new_owners: rate(1), ..UNLIMITED };
+    let rig = Rig::with(MemoryStore::default(), Settings { limits, ..Settings::default() }).await;
+    let client = Client::new(1);
+    let mut opened = open(&rig, &[client.sealed_registration(&client.registration(1))]).await;
+    rig.store.close().await.unwrap();
+    for _ in 0..10 {
+        let handled = rig.server.answer(&mut opened, NOW).await.unwrap();
+        assert!(!handled.is_final());
+    }
+    rig.store.restart();
+    assert_eq!(rig.server.answer(&mut opened, NOW).await, Ok(Handled::Answered(AnswerKind::Registration)));
+    assert_eq!(client.read_registration_answers(&rig), [Ok(())]);
 }

@@ -155,6 +155,8 @@ async fn a_long_registration_waits_for_its_last_segment_and_not_for_ever() {
         assert_eq!(rig.bring_sealed(piece).await, Handled::Unanswered(Unanswered::Segment));
     }
     let later = NOW + Duration::from_secs(3600);
+    assert_eq!(rig.server.checkpoint(100, later), 0, "nothing was read since");
+    rig.bring(client::partitioned(), &b"anything"[..], later).await.unwrap();
     assert_eq!(rig.server.checkpoint(100, later), 100, "it is given up, and holds up nothing");
     let first = rig.bring(client::partitioned(), client::seal(&pieces[0]), later).await;
     assert_eq!(first, Ok(Handled::Unanswered(Unanswered::Segment)), "the others are gone");

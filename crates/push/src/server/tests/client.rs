@@ -157,16 +157,20 @@ impl Client {
             .collect()
     }
 
+    pub(crate) fn query_message(&self, about: &[&Client]) -> Vec<u8> {
+        let public_keys =
+            about.iter().map(|client| Bytes::copy_from_slice(client.hash().as_bytes())).collect();
+        let query = PushNotificationQuery { public_keys }.write();
+        ApplicationMessage::write(MessageType::PushNotificationQuery, query, &self.key)
+    }
+
     pub(crate) async fn query(
         &self,
         rig: &Rig,
         topic: &TopicName,
         about: &[&Client],
     ) -> Result<Vec<PushNotificationQueryInfo>, Handled> {
-        let public_keys =
-            about.iter().map(|client| Bytes::copy_from_slice(client.hash().as_bytes())).collect();
-        let query = PushNotificationQuery { public_keys }.write();
-        let message = ApplicationMessage::write(MessageType::PushNotificationQuery, query, &self.key);
+        let message = self.query_message(about);
         let handled = rig.bring(topic.topic(), seal_symmetric(topic, &message), NOW).await.unwrap();
         if handled != Handled::Answered(AnswerKind::Query) {
             return Err(handled);
