@@ -4,7 +4,7 @@
 mod form;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +25,10 @@ pub const MAX_DEVICES: usize = 32;
 /// The most servers of one device.
 pub const MAX_SERVERS: usize = 8;
 
-/// More than the longest file has: a line of a device at a server has some 300 bytes.
+/// The most versions that are kept of devices at no server.
+const MAX_FLOORS: usize = 2 * MAX_DEVICES;
+
+/// More than the longest file has: a line of a device at a server has some 350 bytes.
 const MAX_FILE_BYTES: u64 = (MAX_CONTACTS * MAX_DEVICES * MAX_SERVERS) as u64 * 512;
 
 /// What is known of contacts. Times are unix seconds.
@@ -38,6 +41,8 @@ pub struct Known {
 struct Contact {
     /// When servers were last asked, or the contact advertised.
     asked_at: Option<u64>,
+    /// The highest version of each device that the contact itself has shown.
+    floors: BTreeMap<InstallationId, u64>,
     rows: Vec<KnownInfo>,
 }
 
@@ -48,6 +53,10 @@ pub struct KnownInfo {
     pub info: PushInfo,
     /// When this version was first heard of, unix seconds: the device was active not long before.
     pub since: u64,
+    /// Up to which version of the device this is right: the highest in the same advertisement, or what the server says.
+    pub as_of: u64,
+    /// Whether the contact itself has named this server, and not only the server itself.
+    pub is_advertised: bool,
 }
 
 impl Known {
@@ -82,13 +91,17 @@ impl Known {
 
     /// Takes what a message showed at this time.
     ///
-    /// A device's highest version decides which token it has: what has another token and a lower version is dropped,
-    /// or not taken. A lower version with the same token stays, because a client that repeats its registration to one
-    /// server raises the version there alone.
+    /// Versions are not covered by grants, so that only the contact's own decide about more than one server. Its
+    /// advertisement names all servers of a device: with a higher version than any before it drops those that it leaves
+    /// out, with a lower one it is old. What a server says counts for that server alone, and not below the contact's own.
     pub fn learn(&mut self, contact: &PublicKey, shown: &Shown, now: u64) {
         if !shown.infos.is_empty() {
             let known = self.contacts.entry(*contact).or_default();
-            shown.infos.iter().for_each(|info| known.learn(info, shown.by_owner, now));
+            if shown.by_owner {
+                known.learn_advertised(&shown.infos, shown.stopped.is_none(), now);
+            } else {
+                shown.infos.iter().for_each(|info| known.learn_answered(info, now));
+            }
         }
         if shown.by_owner && shown.stopped.is_none() {
             self.note_asked(contact, now);
@@ -117,44 +130,111 @@ impl Contact {
         self.rows.iter().map(|row| row.since).max().max(self.asked_at)
     }
 
-    fn learn(&mut self, info: &PushInfo, by_owner: bool, now: u64) {
-        let of_device = |row: &&KnownInfo| row.info.installation == info.installation;
-        let newest = self.rows.iter().filter(of_device).max_by_key(|row| row.info.version);
-        let outdated =
-            |newest: &KnownInfo| newest.info.version > info.version && newest.info.token != info.token;
-        if newest.is_some_and(outdated) {
-            return;
+    fn learn_advertised(&mut self, infos: &[PushInfo], is_whole: bool, now: u64) {
+        let mut devices: BTreeMap<&InstallationId, Vec<&PushInfo>> = BTreeMap::new();
+        for info in infos {
+            devices.entry(&info.installation).or_default().push(info);
         }
-        let here = self.rows.iter().filter(of_device).find(|row| row.info.server == info.server);
-        if here.is_some_and(|row| row.info.version > info.version || row.info == *info) {
-            return;
+        for (device, infos) in devices {
+            let Some(highest) = infos.iter().map(|info| info.version).max() else { continue };
+            let floor = self.floors.get(device).copied();
+            if floor.is_some_and(|floor| floor > highest) {
+                continue;
+            }
+            let is_news = floor.is_none_or(|floor| floor < highest);
+            self.floors.insert(device.clone(), highest);
+            if is_news && is_whole {
+                let is_named = |server: &PublicKey| infos.iter().any(|info| info.server == *server);
+                self.rows.retain(|row| {
+                    let is_left_out = row.info.installation == *device && !is_named(&row.info.server);
+                    !(is_left_out && row.as_of < highest)
+                });
+            }
+            for info in infos {
+                let here = self.row(info);
+                // What was heard before stays when the same is advertised again.
+                if is_news || here.is_none_or(|row| row.info.version < info.version || !row.is_advertised) {
+                    self.put(info, highest, true, now);
+                }
+            }
         }
-        let heard = self.rows.iter().filter(of_device).find(|row| row.info.version == info.version);
-        let since = heard.map_or(now, |row| row.since);
-        self.rows.retain(|row| {
-            let same_device = of_device(&row);
-            let outdated = row.info.version < info.version && row.info.token != info.token;
-            !(same_device && (outdated || row.info.server == info.server))
-        });
-        if self.has_room(info, by_owner) {
-            self.rows.push(KnownInfo { info: info.clone(), since });
+        if self.floors.len() > MAX_FLOORS {
+            let rows = &self.rows;
+            self.floors.retain(|device, _| rows.iter().any(|row| row.info.installation == *device));
         }
     }
 
-    /// A server that has a grant can make devices up, but not push those away that are known.
-    fn has_room(&mut self, info: &PushInfo, by_owner: bool) -> bool {
-        let servers = self.rows.iter().filter(|row| row.info.installation == info.installation).count();
-        let devices: BTreeSet<_> = self.rows.iter().map(|row| &row.info.installation).collect();
-        if servers > 0 || devices.len() < MAX_DEVICES {
-            return servers < MAX_SERVERS;
+    fn learn_answered(&mut self, info: &PushInfo, now: u64) {
+        if self.floors.get(&info.installation).is_some_and(|floor| *floor > info.version) {
+            return;
         }
-        if by_owner {
-            let oldest =
-                self.rows.iter().min_by_key(|row| row.since).map(|row| row.info.installation.clone());
-            self.rows.retain(|row| Some(&row.info.installation) != oldest.as_ref());
+        let here = self.row(info);
+        let is_said_already = |row: &KnownInfo| {
+            let is_as_high = row.info.version == info.version;
+            row.info.version > info.version || row.info == *info || is_as_high && row.is_advertised
+        };
+        if here.is_none_or(|row| !is_said_already(row)) {
+            let is_advertised = here.is_some_and(|row| row.is_advertised);
+            self.put(info, info.version, is_advertised, now);
         }
-        by_owner
     }
+
+    /// The same device at the same server.
+    fn row(&self, info: &PushInfo) -> Option<&KnownInfo> {
+        self.rows.iter().find(|row| is_at(row, info))
+    }
+
+    fn put(&mut self, info: &PushInfo, as_of: u64, is_advertised: bool, now: u64) {
+        let same =
+            |row: &&KnownInfo| row.info.installation == info.installation && row.info.version == info.version;
+        let since = self.rows.iter().find(same).map_or(now, |row| row.since);
+        self.rows.retain(|row| !is_at(row, info));
+        if self.has_room(info, is_advertised) {
+            self.rows.push(KnownInfo { info: info.clone(), since, as_of, is_advertised });
+        }
+    }
+
+    /// A server that has a grant can make devices up, but pushes nothing away that the contact has shown, and of what
+    /// servers say only what is by one that says more.
+    fn has_room(&mut self, info: &PushInfo, is_advertised: bool) -> bool {
+        let of_device = |row: &&KnownInfo| row.info.installation == info.installation;
+        let servers = self.rows.iter().filter(of_device).count();
+        if servers > 0 {
+            if servers >= MAX_SERVERS && is_advertised {
+                let ours = self.rows.iter().filter(of_device);
+                let least = ours.min_by_key(|row| (row.is_advertised, row.as_of)).map(|row| row.info.server);
+                self.rows.retain(|row| !of_device(&row) || Some(row.info.server) != least);
+            }
+            return servers < MAX_SERVERS || is_advertised;
+        }
+        // Whether the contact has shown it, since when it is known, and at how many servers.
+        let mut devices: BTreeMap<&InstallationId, (bool, u64, usize)> = BTreeMap::new();
+        let mut said: BTreeMap<PublicKey, Vec<&InstallationId>> = BTreeMap::new();
+        for row in &self.rows {
+            let device = devices.entry(&row.info.installation).or_insert((false, row.since, 0));
+            *device = (device.0 || row.is_advertised, device.1.min(row.since), device.2 + 1);
+        }
+        if devices.len() < MAX_DEVICES {
+            return true;
+        }
+        for row in self.rows.iter().filter(|row| !devices[&row.info.installation].0) {
+            said.entry(row.info.server).or_default().push(&row.info.installation);
+        }
+        let leaving = if is_advertised {
+            devices.iter().min_by_key(|(_, rank)| **rank).map(|(device, _)| (*device).clone())
+        } else {
+            let ours = said.get(&info.server).map_or(0, Vec::len);
+            let most = said.values().max_by_key(|those| those.len()).filter(|those| those.len() > ours + 1);
+            let alone = most.and_then(|those| those.iter().min_by_key(|device| devices[*device].2));
+            alone.map(|device| (*device).clone())
+        };
+        self.rows.retain(|row| Some(&row.info.installation) != leaving.as_ref());
+        leaving.is_some()
+    }
+}
+
+fn is_at(row: &KnownInfo, info: &PushInfo) -> bool {
+    row.info.installation == info.installation && row.info.server == info.server
 }
 
 /// Why a file of what is known is of no use.

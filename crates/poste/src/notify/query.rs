@@ -198,7 +198,8 @@ mod tests {
     fn row(device: u8, server: u8) -> KnownInfo {
         let token = AccessToken::from_random([5; 16]);
         let installation = InstallationId::from_random([device; 16]);
-        KnownInfo { info: PushInfo { installation, server: key(server), token, version: 7 }, since: 100 }
+        let info = PushInfo { installation, server: key(server), token, version: 7 };
+        KnownInfo { info, since: 100, as_of: 7, is_advertised: true }
     }
 
     #[test]

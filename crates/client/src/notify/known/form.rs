@@ -1,11 +1,13 @@
 //! How what is known stands in its file: JSON of one format, read back within the bounds.
 
+use std::collections::BTreeMap;
+
 use poste_codec::PublicKey;
 use poste_wire::status::{AccessToken, InstallationId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Contact, Known, KnownInfo, MAX_CONTACTS, MAX_DEVICES, MAX_SERVERS};
+use super::{Contact, Known, KnownInfo, MAX_CONTACTS, MAX_DEVICES, MAX_FLOORS, MAX_SERVERS};
 use crate::notify::contact::PushInfo;
 
 /// The format that is written, and the only one that is read.
@@ -25,6 +27,9 @@ struct ContactForm {
     key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     asked_at: Option<u64>,
+    /// The highest version that the contact itself has shown, by installation.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    versions: BTreeMap<String, u64>,
     devices: Vec<Row>,
 }
 
@@ -36,6 +41,8 @@ struct Row {
     token: String,
     version: u64,
     since: u64,
+    as_of: u64,
+    advertised: bool,
 }
 
 /// The file's format alone, whatever else a later version puts into it.
@@ -51,10 +58,13 @@ pub(super) fn encode(owner: &PublicKey, known: &Known) -> Zeroizing<Vec<u8>> {
         token: row.info.token.as_str().to_owned(),
         version: row.info.version,
         since: row.since,
+        as_of: row.as_of,
+        advertised: row.is_advertised,
     };
     let contact = |(key, contact): (&PublicKey, &Contact)| ContactForm {
         key: write_key(key),
         asked_at: contact.asked_at,
+        versions: contact.floors.iter().map(|(device, floor)| (device.to_string(), *floor)).collect(),
         devices: contact.rows.iter().map(row).collect(),
     };
     let contacts = known.contacts.iter().map(contact).collect();
@@ -77,23 +87,29 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(PublicKey, Known), String> {
     }
     let mut known = Known::default();
     for form in file.contacts {
-        if form.devices.len() > MAX_DEVICES * MAX_SERVERS {
+        if form.devices.len() > MAX_DEVICES * MAX_SERVERS || form.versions.len() > MAX_FLOORS {
             return Err("a contact with too many devices".to_owned());
         }
         let rows = form.devices.iter().map(read_row).collect::<Result<_, _>>()?;
-        known.contacts.insert(read_key(&form.key)?, Contact { asked_at: form.asked_at, rows });
+        let floors = form.versions.iter().map(|(device, version)| Ok((read_installation(device)?, *version)));
+        let floors = floors.collect::<Result<_, String>>()?;
+        known.contacts.insert(read_key(&form.key)?, Contact { asked_at: form.asked_at, floors, rows });
     }
     Ok((read_key(&file.owner)?, known))
 }
 
 fn read_row(row: &Row) -> Result<KnownInfo, String> {
     let info = PushInfo {
-        installation: InstallationId::any(&row.installation).map_err(|_| "a device's installation id")?,
+        installation: read_installation(&row.installation)?,
         server: read_key(&row.server)?,
         token: AccessToken::uuid(&row.token).map_err(|_| "an access token")?,
         version: row.version,
     };
-    Ok(KnownInfo { info, since: row.since })
+    Ok(KnownInfo { info, since: row.since, as_of: row.as_of, is_advertised: row.advertised })
+}
+
+fn read_installation(text: &str) -> Result<InstallationId, String> {
+    InstallationId::any(text).map_err(|_| "a device's installation id".to_owned())
 }
 
 fn write_key(key: &PublicKey) -> String {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 
 use poste_codec::SecretKey;
@@ -28,6 +29,11 @@ fn shown(infos: &[PushInfo]) -> Shown {
     Shown { infos: infos.to_vec(), by_owner: true, ..Shown::default() }
 }
 
+/// By a server, of itself.
+fn said(infos: &[PushInfo]) -> Shown {
+    Shown { by_owner: false, ..shown(infos) }
+}
+
 /// (device, server) of what is known, in its order.
 fn places(known: &Known, contact: &PublicKey) -> Vec<PushInfo> {
     known.infos(contact).into_iter().map(|row| row.info).collect()
@@ -54,8 +60,69 @@ fn a_registration_that_was_repeated_to_one_server_leaves_the_others() {
     known.learn(&contact, &shown(&[info(1, 10, 1, 1), info(1, 11, 1, 3)]), 100);
     assert_eq!(places(&known, &contact).len(), 2);
     known.learn(&contact, &shown(&[info(1, 12, 1, 2), info(1, 11, 1, 2)]), 200);
-    let versions: Vec<_> = known.infos(&contact).iter().map(|row| row.info.version).collect();
-    assert_eq!(versions.iter().sum::<u64>(), 1 + 3 + 2, "{versions:?}: version 3 at server 11 stays");
+    assert_eq!(places(&known, &contact).len(), 2, "old news");
+    known.learn(&contact, &shown(&[info(1, 10, 1, 1), info(1, 11, 1, 3), info(1, 12, 1, 1)]), 300);
+    let rows = known.infos(&contact);
+    assert!(rows.len() == 3 && rows.iter().all(|row| row.as_of == 3), "all are right: {rows:?}");
+}
+
+#[test]
+fn an_advertisement_drops_the_servers_that_it_leaves_out() {
+    let (mut known, contact) = (Known::default(), key(1));
+    known.learn(&contact, &shown(&[info(1, 10, 1, 1), info(1, 11, 1, 1), info(1, 12, 1, 1)]), 100);
+    known.learn(&contact, &shown(&[info(1, 11, 1, 1)]), 200);
+    assert_eq!(places(&known, &contact).len(), 3, "the same version adds only");
+    known.learn(&contact, &said(&[info(1, 13, 1, 9)]), 200);
+    let broken = Some(crate::notify::contact::InfoError::Owner);
+    known.learn(&contact, &Shown { stopped: broken, ..shown(&[info(1, 10, 1, 2)]) }, 300);
+    assert_eq!(places(&known, &contact).len(), 4, "what breaks off may have named the others");
+    known.learn(&contact, &shown(&[info(1, 11, 1, 3), info(1, 12, 1, 3)]), 300);
+    let left: Vec<_> = places(&known, &contact).into_iter().map(|info| (info.server, info.version)).collect();
+    let mut expected = [(key(11), 3), (key(12), 3), (key(13), 9)];
+    expected.sort_unstable();
+    assert_eq!(left, expected, "the one with version 9 may be the newest");
+    known.learn(&contact, &said(&[info(1, 10, 1, 2)]), 400);
+    assert_eq!(places(&known, &contact).len(), 3, "a server's answer does not go below the contact's own");
+}
+
+#[test]
+fn a_server_speaks_for_itself_only() {
+    let (mut known, contact) = (Known::default(), key(1));
+    known.learn(&contact, &said(&[info(1, 10, 1, 5)]), 100);
+    known.learn(&contact, &said(&[info(1, 11, 2, u64::MAX)]), 100);
+    known.learn(&contact, &said(&[info(1, 12, 1, 5)]), 100);
+    assert_eq!(places(&known, &contact).len(), 3, "it drops and blocks nobody else");
+    let advertised = shown(&[info(1, 10, 1, 6), info(1, 11, 1, 6)]);
+    known.learn(&contact, &advertised, 200);
+    let place = |known: &Known, server| {
+        places(known, &contact).into_iter().find(|info| info.server == key(server)).unwrap()
+    };
+    assert_eq!((place(&known, 10), place(&known, 11)), (info(1, 10, 1, 6), info(1, 11, 1, 6)));
+    known.learn(&contact, &said(&[info(1, 11, 9, 6)]), 300);
+    assert_eq!(place(&known, 11), info(1, 11, 1, 6), "of one version the contact's own word counts");
+    known.learn(&contact, &said(&[info(1, 10, 3, 7)]), 300);
+    known.learn(&contact, &advertised, 400);
+    assert_eq!(place(&known, 10), info(1, 10, 3, 7), "an advertisement that comes again is no news");
+    assert!(known.infos(&contact).iter().all(|row| row.is_advertised), "the contact has named all of them");
+}
+
+#[test]
+fn made_up_devices_give_way() {
+    let (mut known, contact) = (Known::default(), key(1));
+    known.learn(&contact, &shown(&[info(1, 10, 1, 1)]), 100);
+    let made_up: Vec<_> = (2..=200).map(|device| info(device, 10, 1, u64::MAX)).collect();
+    known.learn(&contact, &said(&made_up), 100);
+    let honest: Vec<_> = (201..=205).map(|device| info(device, 11, 1, 1)).collect();
+    known.learn(&contact, &said(&honest), 200);
+    let left = places(&known, &contact);
+    assert!(honest.iter().chain([&info(1, 10, 1, 1)]).all(|info| left.contains(info)), "{left:?}");
+    assert_eq!(left.len(), MAX_DEVICES);
+    // Abandoned servers of one device, too.
+    let servers: Vec<_> = (10..30).map(|server| info(1, server, 1, 1)).collect();
+    servers.iter().for_each(|info| known.learn(&contact, &said(std::slice::from_ref(info)), 300));
+    known.learn(&contact, &shown(&[info(1, 40, 2, 2)]), 400);
+    let left = places(&known, &contact);
+    assert!(left.contains(&info(1, 40, 2, 2)), "{left:?}");
 }
 
 #[test]
@@ -70,7 +137,7 @@ fn the_most_recently_active_device_comes_first() {
         [2, 1].map(installation),
         "of the same time the one that has registered more often"
     );
-    known.learn(&contact, &shown(&[info(1, 11, 1, 2)]), 200);
+    known.learn(&contact, &shown(&[info(1, 10, 1, 1), info(1, 11, 1, 2)]), 200);
     assert_eq!(order(&known), [1, 1, 2].map(installation), "with all its servers");
     known.learn(&contact, &shown(&[info(2, 10, 2, 5)]), 300);
     assert_eq!(order(&known), [1, 1, 2].map(installation), "saying the same again is no activity");
@@ -128,7 +195,8 @@ fn what_is_known_is_bounded() {
     assert!(devices(&known).contains(&installation(1)), "a server pushes nothing away");
     known.learn(&contact, &shown(&[info(250, 10, 9, 1)]), 1000);
     assert_eq!(devices(&known).len(), MAX_DEVICES);
-    assert!(devices(&known).contains(&installation(250)) && !devices(&known).contains(&installation(1)));
+    assert!(devices(&known).contains(&installation(250)) && devices(&known).contains(&installation(1)));
+    assert!(!devices(&known).contains(&installation(2)), "what only servers say goes first");
 
     for number in 0..MAX_CONTACTS as u32 {
         known.note_asked(&numbered(number), 2000 + u64::from(number));

@@ -186,20 +186,22 @@ impl Device {
         DeviceReport { installation: self.installation.clone(), outcome, failed: self.failed.clone() }
     }
 
-    /// All servers of the device in a random order, but for those that have failed; those that have refused the very
-    /// token that is known of them come last.
+    /// All servers of the device but for those that have failed. Those that the contact has named come first, of these
+    /// the ones with the latest version, in a random order; those that have refused the very token that is known of them
+    /// come last.
     fn choose_servers(&mut self, known: &[KnownInfo], fill: impl FnMut(&mut [u8])) {
         let has_failed = |server: &PublicKey| {
             self.failed.iter().any(|(failed, why)| failed == server && *why != Failure::WrongToken)
         };
-        let infos = known.iter().map(|row| &row.info);
-        let ours = infos.filter(|info| info.installation == self.installation && !has_failed(&info.server));
-        let mut next: Vec<PushInfo> = ours.cloned().collect();
+        let is_ours =
+            |row: &&KnownInfo| row.info.installation == self.installation && !has_failed(&row.info.server);
+        let mut next: Vec<&KnownInfo> = known.iter().filter(is_ours).collect();
         shuffle(&mut next, fill);
         let refused = |info: &PushInfo| {
             self.refused.iter().any(|(server, token)| *server == info.server && *token == info.token)
         };
-        next.sort_by_key(|info| !refused(info));
+        next.sort_by_key(|row| (!refused(&row.info), row.is_advertised, row.as_of));
+        let next: Vec<PushInfo> = next.into_iter().map(|row| row.info.clone()).collect();
         self.state = match (next.is_empty(), self.failed.last()) {
             (false, _) => State::Due,
             (true, Some((_, failure))) => State::Done(Err(*failure)),

@@ -39,7 +39,8 @@ fn installation(number: u8) -> InstallationId {
 fn row(device: u8, server: u8, token: u8) -> KnownInfo {
     let token = AccessToken::from_random([token; 16]);
     let (installation, server) = (installation(device), key(server).public());
-    KnownInfo { info: PushInfo { installation, server, token, version: 1 }, since: 0 }
+    let info = PushInfo { installation, server, token, version: 1 };
+    KnownInfo { info, since: 0, as_of: 1, is_advertised: false }
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -198,6 +199,25 @@ fn one_request_a_server_and_one_server_a_device() {
     }
     // Three devices choose between two servers: eight ways.
     assert_eq!(splits.len(), 8, "which server is asked is random");
+}
+
+#[test]
+fn the_contact_s_own_servers_come_first_and_of_these_the_latest() {
+    // By the server, whether the contact has named it, and as of which version it is.
+    let known = [(11, false, u64::MAX), (12, true, 2), (13, true, 1), (14, false, 7)];
+    let known = known.map(|(server, is_advertised, as_of)| KnownInfo {
+        is_advertised,
+        as_of,
+        ..row(1, server, server)
+    });
+    for seed in 0..8 {
+        let mut lab = Lab::seeded(&known, SendSettings::default(), seed);
+        for server in [12, 13, 11, 14] {
+            let asked = lab.asked_one();
+            assert_eq!(asked.server.public(), key(server).public(), "seed {seed}");
+            lab.accept(&asked.answer(false, NOT_REGISTERED));
+        }
+    }
 }
 
 #[test]
