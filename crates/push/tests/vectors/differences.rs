@@ -9,6 +9,8 @@ pub(crate) enum Ours {
     Silent,
     /// An answer goes to the signer of the message inside.
     Answered,
+    /// Of the entries of an answer those of the key whose topic it is.
+    OwnerOfTheTopic,
     Registered,
     Refused(Registration),
     /// Success and error of each report, and how many notifications are pushed.
@@ -82,6 +84,12 @@ pub(crate) const DIFFERENCES: &[(&str, &str, Ours, &str)] = &[
         "the sender is who signed the message inside; the envelope's signer is no substitute",
     ),
     ("queries", "unknown-key", Ours::Silent, SILENCE),
+    (
+        "queries",
+        "several-keys-on-one-topic",
+        Ours::OwnerOfTheTopic,
+        "answers are about the topic's own key: or one query could use up what many may be asked about",
+    ),
     ("queries", "no-keys", Ours::Silent, SILENCE),
     ("queries", "unregistered-key", Ours::Silent, SILENCE),
     ("notifications", "type-4", Ours::Reports(&[], 0), "a type without a meaning is passed over like type 0"),

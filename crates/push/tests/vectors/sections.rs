@@ -1,5 +1,6 @@
 //! The lists of the vectors, each with the check of its entries.
 
+use bytes::Bytes;
 use poste_codec::SecretKey;
 use poste_doubles::gorush::{Fault, Settings as DoubleSettings};
 use poste_push::answer::AnswerKind;
@@ -8,8 +9,8 @@ use poste_push::store::{DeviceId, RegistrationStore};
 use poste_wire::payload;
 use poste_wire::status::proto::push_notification_registration_response::ErrorType;
 use poste_wire::status::proto::{
-    PushNotificationRegistration, PushNotificationRegistrationResponse, PushNotificationRequest,
-    PushNotificationResponse,
+    PushNotificationQueryResponse, PushNotificationRegistration, PushNotificationRegistrationResponse,
+    PushNotificationRequest, PushNotificationResponse,
 };
 use poste_wire::status::{
     ApplicationMessage, HashedPublicKey, InstallationId, MessageType, PushMessage, SharedKey, TopicName,
@@ -117,6 +118,17 @@ pub(crate) async fn query(rig: &Rig, entry: &Entry<'_>, ours: Option<&Ours>) -> 
     let recorded = recorded_payload(entry)?;
     match ours {
         Some(Ours::Silent) => same("answered", answer.is_some(), false)?,
+        Some(Ours::OwnerOfTheTopic) => {
+            let read = |bytes: &[u8]| {
+                let answer = PushNotificationQueryResponse::read(Bytes::copy_from_slice(bytes));
+                answer.map_err(|error| error.to_string())
+            };
+            let mut expected = read(&recorded.ok_or("no recorded answer")?)?;
+            let owner = entry.text("topic_string")?;
+            expected.info.retain(|info| hex::encode(&info.public_key) == owner);
+            same("is about somebody", expected.info.is_empty(), false)?;
+            same("answer", read(&answer.ok_or("no answer")?.payload)?, expected)?;
+        }
         None => {
             let answer = answer.ok_or("no answer")?;
             same("kind", answer.message_type(), Some(MessageType::PushNotificationQueryResponse))?;
