@@ -8,19 +8,22 @@ use poste_wire::status::{AccessToken, encrypt_access_token};
 use super::profile::Profile;
 
 /// Whether the present token must not be used for this profile: it was open to all and now is for contacts only, or
-/// somebody who has it is no contact any more. `before` is the profile of the last registration.
+/// somebody who has it is no contact any more, or blocked. `before` is the profile of the last registration.
 pub(super) fn is_outdated(before: &Profile, now: &Profile) -> bool {
-    (now.contacts_only && !before.contacts_only) || !before.contacts.is_subset(&now.contacts)
+    let may_still = |contact| now.contacts.contains(contact) && !now.blocked.contains(contact);
+    (now.contacts_only && !before.contacts_only) || !before.welcome().all(may_still)
 }
 
-/// The token for every contact, or for nobody where all may notify. One multiplication on the curve for each contact.
+/// The token for every contact that is not blocked, or for nobody where all may notify. One multiplication on the curve
+/// for each contact.
 pub(super) fn allowed_key_list(
     owner: &SecretKey,
     token: &AccessToken,
     profile: &Profile,
     mut fill: impl FnMut(&mut [u8]),
 ) -> Vec<Bytes> {
-    let contacts = profile.contacts.iter().filter(|_| profile.contacts_only);
+    // A server's list of who is blocked goes by what a request says of its author: only the token keeps anybody out.
+    let contacts = profile.welcome().filter(|_| profile.contacts_only);
     let entry = |contact| {
         let mut nonce = [0; 12];
         fill(&mut nonce);
@@ -69,6 +72,23 @@ mod tests {
         ] {
             assert_eq!(is_outdated(&before, &now), outdated, "{before:?} {now:?}");
         }
+    }
+
+    #[test]
+    fn who_is_blocked_loses_the_token() {
+        let blocking = |blocked: &[u8]| Profile {
+            blocked: blocked.iter().map(|contact| public(*contact)).collect(),
+            ..profile(true, &[1, 2])
+        };
+        assert!(is_outdated(&blocking(&[]), &blocking(&[2])));
+        assert!(!is_outdated(&blocking(&[2]), &blocking(&[2])), "who never had this one");
+        assert!(!is_outdated(&blocking(&[2]), &blocking(&[])));
+        assert!(!is_outdated(&blocking(&[]), &blocking(&[5])), "a stranger");
+        let token = AccessToken::from_random([7; 16]);
+        let entries = allowed_key_list(&key(9), &token, &blocking(&[2]), |bytes| bytes.fill(3));
+        let find = |own| find_access_token(&key(own), &public(9), entries.iter().map(|entry| &entry[..]));
+        assert_eq!((find(1), find(2)), (Some(token.clone()), None));
+        assert_eq!(entries.len(), 1);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Profile {
     pub contacts_only: bool,
     /// The contacts.
     pub contacts: BTreeSet<PublicKey>,
-    /// Contacts from whom nothing is wanted.
+    /// Those from whom nothing is wanted, also where they are among the contacts.
     pub blocked: BTreeSet<PublicKey>,
     /// Ids of chats whose messages notify nobody: of a one-to-one chat the other's chat key, else the chat's id.
     pub muted: BTreeSet<String>,
@@ -101,6 +101,11 @@ impl Profile {
         ];
         let too_many = lists.into_iter().find(|(length, _)| *length > MAX_LIST_ENTRIES);
         too_many.map_or(Ok(()), |(_, what)| Err(ProfileError::TooMany(what)))
+    }
+
+    /// The contacts from whom something is wanted.
+    pub(super) fn welcome(&self) -> impl Iterator<Item = &PublicKey> {
+        self.contacts.difference(&self.blocked)
     }
 
     pub(super) fn blocked_list(&self) -> Vec<Bytes> {
