@@ -2,7 +2,8 @@
 //! (71/STATUS-PUSH-NOTIFICATION-SERVER, the client's side; back-off as the deployed clients have it).
 //!
 //! Unlike the deployed clients, which repeat a version and stay unregistered for ever when the first answer is lost, a
-//! version is used for one sending only. It is durable before it is sent.
+//! version is used for one sending to a server only. It is durable before it is sent. Contacts' clients forget servers of
+//! lower versions than another's: so when one has confirmed a raised version, the others are sent it, too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -133,7 +134,7 @@ struct Attempts {
     sends: u32,
     /// When the last one was.
     last: Option<Duration>,
-    /// The version of the change, as long as this server was not sent it.
+    /// The version of the change, or one that another server has confirmed, as long as this server was not sent it.
     unsent: Option<u64>,
 }
 
@@ -245,10 +246,18 @@ impl Registrar {
         self.state.servers.keys().filter_map(|server| self.due_at(server)).min()
     }
 
-    /// Whether everything that was asked for is confirmed.
+    /// Whether everything that was asked for is confirmed, by all servers with one version.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.state.servers.values().all(|standing| matches!(standing, Standing::Registered { .. }))
+            && self.is_level()
+    }
+
+    /// Whether the servers that have confirmed have confirmed the same version. Where they have not, some of them are
+    /// about to be sent the highest.
+    #[must_use]
+    pub fn is_level(&self) -> bool {
+        !self.state.servers.values().any(|standing| self.is_behind(*standing))
     }
 
     /// Takes what may be a server's answer. It is none, and changes nothing, unless it names a request of ours and is
@@ -278,11 +287,12 @@ impl Registrar {
                 Standing::Registered { .. } | Standing::Registering => {}
             }
             *standing = Standing::Registered { version };
+            self.level();
             keep(&self.state)?;
             return Ok(Some(RegistrationAnswer::Registered { server, version }));
         }
         // A copy of a registration that was taken is refused for its version.
-        if matches!(standing, Standing::Registered { .. }) {
+        if matches!(standing, Standing::Registered { version: known } if *known >= version) {
             return Ok(None);
         }
         let error = Refusal::of(response.error);
@@ -365,18 +375,42 @@ impl Registrar {
         Ok(())
     }
 
+    /// The highest version that a server has confirmed.
+    fn highest(&self) -> Option<u64> {
+        self.state.servers.values().filter_map(Standing::version).max()
+    }
+
+    fn is_behind(&self, standing: Standing) -> bool {
+        standing.version() < self.highest() && standing.version().is_some()
+    }
+
+    /// Has servers that are behind sent the highest version, at once unless they were sent it, or a later one, already.
+    fn level(&mut self) {
+        let Some(highest) = self.highest() else { return };
+        let was_sent = |server: &PublicKey| {
+            self.requests.values().any(|request| request.server == *server && request.version >= highest)
+        };
+        let servers = self.state.servers.iter();
+        let behind = servers.filter(|(server, standing)| self.is_behind(**standing) && !was_sent(server));
+        let behind: Vec<_> = behind.map(|(server, _)| *server).collect();
+        for server in behind {
+            self.attempts.entry(server).or_default().unsent = Some(highest);
+        }
+    }
+
     fn attempts_at(&self, server: &PublicKey) -> Attempts {
         self.attempts.get(server).copied().unwrap_or_default()
     }
 
     /// When a server is to be sent something; `None`: never, as things stand.
     fn due_at(&self, server: &PublicKey) -> Option<Duration> {
-        let Attempts { sends, last, .. } = self.attempts_at(server);
-        let settled = matches!(self.state.servers.get(server), None | Some(Standing::Registered { .. }));
-        if settled || sends >= MAX_SENDS {
+        let Attempts { sends, last, unsent } = self.attempts_at(server);
+        let standing = *self.state.servers.get(server)?;
+        let is_done = standing.version().is_some() && !self.is_behind(standing);
+        if is_done || sends >= MAX_SENDS {
             return None;
         }
-        Some(last.map_or(Duration::ZERO, |last| last + back_off(sends)))
+        Some(last.filter(|_| unsent.is_none()).map_or(Duration::ZERO, |last| last + back_off(sends)))
     }
 
     fn send(&mut self, server: PublicKey, now: Duration, mut fill: impl FnMut(&mut [u8])) -> Sending {

@@ -34,6 +34,16 @@ pub enum Standing {
     Leaving,
 }
 
+impl Standing {
+    /// The version that the server has confirmed.
+    pub(super) fn version(&self) -> Option<u64> {
+        match *self {
+            Self::Registered { version } => Some(version),
+            Self::Registering | Self::Leaving => None,
+        }
+    }
+}
+
 /// What a receiver must not forget. Tokens are not printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ReceiverState {

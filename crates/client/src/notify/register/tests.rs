@@ -226,6 +226,76 @@ fn servers_that_are_sent_again_together_get_one_version() {
     assert_eq!(versions(rig.due(150)), [3, 3]);
 }
 
+/// Contacts' clients drop servers of lower versions: those that others would drop for the one that was asked twice are
+/// sent its version, once each.
+#[test]
+fn all_servers_end_with_one_version() {
+    let mut rig = Rig::registered_at(&[11, 12, 13]);
+    let versions = |rig: &Rig| {
+        let mut versions: Vec<_> =
+            rig.registrar.state().servers().map(|(_, standing)| standing.version()).collect();
+        versions.sort_unstable();
+        versions
+    };
+    let number = |sending: &Sending| [11, 12, 13].into_iter().find(|n| public(*n) == sending.server).unwrap();
+    for sending in rig.due(0).iter().filter(|sending| sending.server != public(13)) {
+        rig.confirm(sending, number(sending));
+    }
+    assert!(rig.registrar.is_level() && !rig.registrar.is_settled());
+    let raised = rig.one(30);
+    rig.confirm(&raised, 13);
+    assert_eq!(versions(&rig), [Some(1), Some(1), Some(2)]);
+    assert!(!rig.registrar.is_level() && !rig.registrar.is_settled());
+    let due = rig.due(30);
+    assert_eq!(
+        due.iter().map(|sending| (sending.version, sending.attempt)).collect::<Vec<_>>(),
+        [(2, 2), (2, 2)]
+    );
+    // One answer is lost. That server has no need to be sent a version that it may have: it is sent another, in time.
+    rig.confirm(&due[0], number(&due[0]));
+    assert_eq!(versions(&rig), [Some(1), Some(2), Some(2)]);
+    assert!(rig.due(149).is_empty());
+    let raised = rig.one(150);
+    assert_eq!((raised.server, raised.version), (due[1].server, 3));
+    rig.confirm(&raised, number(&raised));
+    for sending in rig.due(150) {
+        assert_eq!(sending.version, 3);
+        rig.confirm(&sending, number(&sending));
+    }
+    assert_eq!(versions(&rig), [Some(3); 3]);
+    assert!(rig.registrar.is_settled());
+    assert_eq!(rig.registrar.next_due(), None);
+}
+
+#[test]
+fn a_server_that_stays_behind_is_asked_no_more_than_twelve_times() {
+    let mut rig = Rig::registered_at(&[11, 12]);
+    let due = rig.due(0);
+    let [first, second] =
+        [11, 12].map(|n| due.iter().find(|sending| sending.server == public(n)).unwrap().clone());
+    rig.confirm(&first, 11);
+    // Our state was lost before: 12 has a later version.
+    rig.take(&answer(&key(12), &second, Err(ErrorType::VersionMismatch)));
+    let raised = rig.one(30);
+    rig.confirm(&raised, 12);
+    let mut sends = 1;
+    while let Some(next) = rig.registrar.next_due() {
+        assert_eq!(rig.one(next.as_secs()).server, public(11));
+        sends += 1;
+    }
+    assert_eq!(sends, 12);
+    assert_eq!(rig.registrar.given_up().count(), 0, "it serves the device all the same");
+    // After a crash there is nothing to tell what was sent.
+    rig.crash();
+    let again = rig.one(0);
+    assert!(again.version > raised.version, "{} after {}", again.version, raised.version);
+    rig.confirm(&again, 11);
+    let other = rig.one(0);
+    assert_eq!((other.server, other.version), (public(12), again.version));
+    rig.confirm(&other, 12);
+    assert!(rig.registrar.is_settled());
+}
+
 #[test]
 fn a_lost_answer_ends_registered() {
     let mut rig = Rig::registered_at(&[11]);
