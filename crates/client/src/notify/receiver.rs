@@ -12,6 +12,7 @@ use poste_wire::status::InstallationId;
 use poste_wire::{SymKey, Topic};
 use rand::Rng;
 use thiserror::Error;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::advertise::AdvertisingTimes;
@@ -24,6 +25,8 @@ use crate::unix_now;
 
 /// After how long something that the network did not take, or did not give, is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long contacts are not told of a success, while servers that are behind its version are asked for it.
+const LEVELLING: Duration = Duration::from_secs(5);
 /// How far clocks may differ, where it is asked for what was published since some time.
 const CLOCK_TOLERANCE_SECONDS: u32 = 60;
 /// How often that is asked for, where history is not to be had as a whole.
@@ -95,6 +98,8 @@ pub enum ReceiverError {
 pub struct Receiver<N> {
     network: N,
     registrar: Arc<Mutex<Registrar>>,
+    /// What servers have answered and nobody was told yet, also when [`Self::step`] was dropped at that time.
+    answers: Arc<Answers>,
     file: StateFile,
     _lock: StateLock,
     mailbox: Mailbox,
@@ -108,6 +113,13 @@ pub struct Receiver<N> {
     look_at: Instant,
     looks: u32,
     events: VecDeque<ReceiverEvent>,
+}
+
+/// Answers that are in the state already.
+#[derive(Debug, Default)]
+struct Answers {
+    taken: Mutex<VecDeque<RegistrationAnswer>>,
+    came: Notify,
 }
 
 impl<N: Network> Receiver<N> {
@@ -146,6 +158,7 @@ impl<N: Network> Receiver<N> {
         Ok(Self {
             network,
             registrar: Arc::new(Mutex::new(Registrar::new(identity, state))),
+            answers: Arc::default(),
             file,
             _lock: lock,
             mailbox,
@@ -226,18 +239,20 @@ impl<N: Network> Receiver<N> {
     }
 
     /// Does what is due, and waits until something has happened. When it is dropped meanwhile, a sending may be lost; it
-    /// counts as one, and is repeated in its time.
+    /// counts as one, and is repeated in its time. Nothing else is lost.
     ///
     /// # Errors
     /// [`ReceiverError::State`] when the state cannot be kept. Troubles of the network are events.
     pub async fn step(&mut self) -> Result<ReceiverEvent, ReceiverError> {
         loop {
+            self.tell_answers();
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
             self.send_what_is_due().await?;
             self.advertise_when_due().await?;
             self.look_for_missed().await?;
+            self.tell_answers();
             if !self.events.is_empty() {
                 continue;
             }
@@ -255,9 +270,21 @@ impl<N: Network> Receiver<N> {
                     Ok(mail) => self.take(mail).await?,
                     Err(error) => self.disconnected(error.to_string()),
                 },
+                () = self.answers.came.notified() => {}
                 () = sleeping => {}
             }
         }
+    }
+
+    /// Makes events of what servers have answered.
+    fn tell_answers(&mut self) {
+        let taken = std::mem::take(&mut *self.answers.taken.lock());
+        if taken.iter().any(|answer| matches!(answer, RegistrationAnswer::Registered { .. })) {
+            let wait = if self.registrar.lock().is_level() { Duration::ZERO } else { LEVELLING };
+            let at = self.began.elapsed() + wait;
+            self.advertising.again(self.advertising.next_due().map_or(at, |next| next.min(at)));
+        }
+        self.events.extend(taken.into_iter().map(ReceiverEvent::Answered));
     }
 
     async fn send_what_is_due(&mut self) -> Result<(), ReceiverError> {
@@ -333,27 +360,38 @@ impl<N: Network> Receiver<N> {
         let elapsed = self.began.elapsed().as_secs();
         let Some(message) = self.mailbox.open(mail.topic, &mail.data, elapsed) else { return Ok(()) };
         let now = unix_now().into();
-        let taking =
-            self.with(move |registrar, file| registrar.take(&message, now, |state| file.write(state)));
-        let Some(answer) = taking.await?? else { return Ok(()) };
-        if matches!(answer, RegistrationAnswer::Registered { .. }) {
-            self.advertising.now();
-        }
-        self.events.push_back(ReceiverEvent::Answered(answer));
-        Ok(())
+        let answers = Arc::clone(&self.answers);
+        let taking = self.with(move |registrar, file| {
+            // While the registrar is locked: whoever sees its new state finds the answer.
+            if let Some(answer) = registrar.take(&message, now, |state| file.write(state))? {
+                answers.taken.lock().push_back(answer);
+                answers.came.notify_one();
+            }
+            Ok::<_, StateError>(())
+        });
+        Ok(taking.await??)
     }
 
     fn disconnected(&mut self, reason: String) {
+        self.missed();
+        self.events.push_back(ReceiverEvent::Disconnected { reason });
+    }
+
+    /// What came in the last minute, and comes until the network works, may be lost.
+    fn missed(&mut self) {
         let since = unix_now().saturating_sub(CLOCK_TOLERANCE_SECONDS);
         self.missed_since = Some(self.missed_since.map_or(since, |earlier| earlier.min(since)));
         self.look_at = Instant::now() + RETRY;
         self.looks = 0;
-        self.events.push_back(ReceiverEvent::Disconnected { reason });
     }
 
     async fn publish(&mut self, topic: Topic, frames: Vec<Vec<u8>>) -> Result<(), String> {
         for frame in frames {
-            self.network.publish(topic, frame).await.map_err(|error| error.to_string())?;
+            if let Err(error) = self.network.publish(topic, frame).await {
+                // The network may have connected anew since without a word.
+                self.missed();
+                return Err(error.to_string());
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use poste_client::notify::register::Refusal;
@@ -44,6 +45,8 @@ struct Faults {
     dead: Arc<parking_lot::Mutex<BTreeSet<u8>>>,
     /// Nothing comes or goes; what servers say is kept.
     cut: Arc<AtomicBool>,
+    /// The how many-th publishing from now on finds the connection lost, and all that has come with it; 0 if none.
+    breaks_at: Arc<AtomicUsize>,
 }
 
 /// Brings answers to the receiver.
@@ -89,6 +92,8 @@ struct Air {
     faults: Faults,
     servers: Vec<(u8, PushServer)>,
     answers: mpsc::Receiver<Mail>,
+    /// Answers that are in history only.
+    stored: Vec<Mail>,
     subscribed: BTreeSet<Topic>,
     published: Published,
     position: u64,
@@ -112,8 +117,16 @@ impl Air {
             };
             servers.push((*byte, PushServer::start(parts, Settings::default()).await.unwrap()));
         }
-        let (subscribed, published) = (BTreeSet::new(), Arc::default());
-        (Self { faults: faults.clone(), servers, answers, subscribed, published, position: 0 }, faults)
+        let air = Self {
+            faults: faults.clone(),
+            servers,
+            answers,
+            stored: Vec::new(),
+            subscribed: BTreeSet::new(),
+            published: Arc::default(),
+            position: 0,
+        };
+        (air, faults)
     }
 
     fn works(&self) -> io::Result<()> {
@@ -137,6 +150,11 @@ impl Network for Air {
 
     async fn publish(&mut self, topic: Topic, frame: Vec<u8>) -> io::Result<()> {
         self.works()?;
+        let left = &self.faults.breaks_at;
+        if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) == Ok(1) {
+            self.stored.extend(std::iter::from_fn(|| self.answers.try_recv().ok()));
+            return Err(io::Error::other("lost"));
+        }
         self.published.lock().push((topic, frame.clone()));
         self.position += 1;
         for (byte, server) in &self.servers {
@@ -168,7 +186,8 @@ impl Network for Air {
         mut take: impl FnMut(Mail) + Send,
     ) -> io::Result<Option<String>> {
         self.works()?;
-        while let Ok(mail) = self.answers.try_recv() {
+        self.stored.extend(std::iter::from_fn(|| self.answers.try_recv().ok()));
+        for mail in self.stored.drain(..) {
             assert!(topics.contains(&mail.topic));
             take(mail);
         }
@@ -246,6 +265,13 @@ async fn a_dead_server_holds_up_nobody_and_joins_when_it_comes_back() {
     let events = until(&mut receiver, advertised(3)).await;
     assert!(events.contains(&registered(12, 3)), "{events:?}");
     assert_eq!(began.elapsed().as_secs(), 150);
+    // Told once, and of one version: contacts' clients would drop the others.
+    assert_eq!(events.iter().filter(|event| matches!(event, ReceiverEvent::Advertised { .. })).count(), 1);
+    let state = receiver.state();
+    assert!(
+        state.servers().all(|(_, standing)| standing == Standing::Registered { version: 3 }),
+        "{events:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,8 +297,7 @@ async fn an_answer_that_came_while_the_network_was_away_is_found() {
     receiver.register(profile(), &[public(11)], &[]).await.unwrap();
     faults.cut.store(true, Ordering::SeqCst);
     let is_disconnected = |event: &ReceiverEvent| matches!(event, ReceiverEvent::Disconnected { .. });
-    let events = until(&mut receiver, is_disconnected).await;
-    assert!(matches!(events[0], ReceiverEvent::NotSent { .. }), "{events:?}");
+    until(&mut receiver, |event| matches!(event, ReceiverEvent::NotSent { .. })).await;
     // The next attempt gets through, and then the answer does not.
     faults.cut.store(false, Ordering::SeqCst);
     until(&mut receiver, |event| *event == sent(11, 2, 2)).await;
@@ -281,6 +306,52 @@ async fn an_answer_that_came_while_the_network_was_away_is_found() {
     faults.cut.store(false, Ordering::SeqCst);
     let events = until(&mut receiver, advertised(1)).await;
     assert!(events.contains(&registered(11, 2)), "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_got_lost_with_a_connection_that_broke_while_publishing_is_found() {
+    let dir = TempDir::new().unwrap();
+    let (air, faults) = Air::with_servers(&[11, 12]).await;
+    faults.breaks_at.store(2, Ordering::SeqCst);
+    let began = Instant::now();
+    let mut receiver = open(air, dir.path()).await;
+    receiver.register(profile(), &[11, 12].map(public), &[]).await.unwrap();
+    let events = until(&mut receiver, advertised(1)).await;
+    let [ReceiverEvent::Sent { server, .. }, ReceiverEvent::NotSent { .. }, found, _] = &events[..] else {
+        panic!("{events:?}")
+    };
+    let (server, version) = (*server, 1);
+    assert_eq!(*found, ReceiverEvent::Answered(RegistrationAnswer::Registered { server, version }));
+    assert!(began.elapsed() < Duration::from_secs(30), "before it would be sent again");
+}
+
+/// A future that is dropped after so many polls.
+async fn dropped_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut left) = (std::pin::pin!(future), polls);
+    std::future::poll_fn(|context| {
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_told_wherever_the_step_that_took_it_was_dropped() {
+    for polls in 1..10 {
+        let dir = TempDir::new().unwrap();
+        let (air, _) = Air::with_servers(&[11]).await;
+        let mut receiver = open(air, dir.path()).await;
+        receiver.register(profile(), &[public(11)], &[]).await.unwrap();
+        until(&mut receiver, |event| *event == sent(11, 1, 1)).await;
+        let first = dropped_after(polls, receiver.step()).await.map(Result::unwrap);
+        let events = until(&mut receiver, advertised(1)).await;
+        let count = first.iter().chain(&events).filter(|event| **event == registered(11, 1)).count();
+        assert_eq!(count, 1, "dropped after {polls} polls: {first:?} {events:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
