@@ -115,9 +115,10 @@ pub struct OwnDevicesError;
 /// What to do next.
 #[derive(Debug)]
 pub enum Step {
-    /// Subscribe to the topics and publish the frames, then ask again.
+    /// Subscribe to the topics and publish the frames, then tell [`Sending::published`].
     Publish(Vec<Outgoing>),
-    /// Ask servers about the contact, whatever was asked before; then tell [`Sending::learned`].
+    /// Ask servers about the contact, whatever was asked before; then tell [`Sending::learned`], or
+    /// [`Sending::not_asked`].
     Query,
     /// Nothing before this time, unless mail comes.
     Wait(Duration),
@@ -174,7 +175,7 @@ impl Sending {
     /// # Errors
     /// Never for the few devices that a contact can have.
     pub fn step(&mut self, now: Duration, mut fill: impl FnMut(&mut [u8])) -> Result<Step, PayloadError> {
-        let mut publish = self.repeats(now);
+        let mut publish = self.repeats(now, &mut fill);
         publish.extend(self.requests(now, &mut fill));
         if !publish.is_empty() {
             let outgoing = publish.into_iter().map(|at| self.requests[at].seal(&mut fill));
@@ -210,6 +211,23 @@ impl Sending {
         }
     }
 
+    /// Tells that what [`Step::Publish`] asked for was published, or has failed. No mail was read meanwhile, so that
+    /// everything that was asked may take its time from now.
+    pub fn published(&mut self, now: Duration) {
+        for device in &mut self.devices {
+            if let State::Asked { until, .. } = &mut device.state {
+                *until = now + self.settings.answer_wait;
+            }
+        }
+    }
+
+    /// Tells that servers could not be asked: that is for a later [`Step::Query`]. Otherwise as [`Self::published`].
+    pub fn not_asked(&mut self, now: Duration) {
+        self.published(now);
+        let again = now + self.settings.answer_wait;
+        self.devices.iter_mut().for_each(|device| device.put_query_off(again));
+    }
+
     /// Takes what is known after the query that [`Step::Query`] asked for. `fill` gives random bytes.
     pub fn learned(&mut self, known: &[KnownInfo], mut fill: impl FnMut(&mut [u8])) {
         for device in &mut self.devices {
@@ -227,56 +245,73 @@ impl Sending {
         self.devices.iter().map(Device::report).collect()
     }
 
-    /// All topics on which answers may come.
-    pub fn answer_topics(&self) -> Vec<Topic> {
-        self.requests.iter().map(Request::answer_topic).collect()
-    }
-
     /// Moves devices on whose server was silent, and gives the requests to publish once more: those of devices that
     /// have no other server. The very same message again notifies nobody twice, and what was lost may have been the
-    /// request.
-    fn repeats(&mut self, now: Duration) -> Vec<usize> {
-        let mut repeats = Vec::new();
-        for device in &mut self.devices {
+    /// request. So it is published again only if all of its devices wait for it still; otherwise the others get one of
+    /// their own.
+    fn repeats(&mut self, now: Duration, mut fill: impl FnMut(&mut [u8])) -> Vec<usize> {
+        let mut silent: BTreeMap<usize, Vec<(usize, PushInfo)>> = BTreeMap::new();
+        for (place, device) in self.devices.iter_mut().enumerate() {
             let State::Asked { request: at, until } = device.state else { continue };
             if until > now {
                 continue;
             }
-            let request = &mut self.requests[at];
-            if device.has_next(&self.settings) || request.is_repeated && !repeats.contains(&at) {
-                device.fail(request.server, Failure::NoAnswer, now, &self.settings);
-                continue;
+            let request = &self.requests[at];
+            match device.asked() {
+                Some(info) if !request.is_repeated && !device.has_next(&self.settings) => {
+                    silent.entry(at).or_default().push((place, info));
+                }
+                _ => device.fail(request.server, Failure::NoAnswer, now, &self.settings),
             }
-            device.state = State::Asked { request: at, until: now + self.settings.answer_wait };
-            if !request.is_repeated {
-                request.is_repeated = true;
-                repeats.push(at);
+        }
+        let mut repeats = Vec::new();
+        for (mut at, infos) in silent {
+            if infos.len() < self.requests[at].devices.len() {
+                let server = self.requests[at].server;
+                at = self.request(server, infos, now, &mut fill);
+            } else {
+                self.wait_for(at, now);
             }
+            self.requests[at].is_repeated = true;
+            repeats.push(at);
         }
         repeats
     }
 
     /// Makes one request for each server that is next for some device.
-    fn requests(&mut self, now: Duration, mut fill: impl FnMut(&mut [u8])) -> std::ops::Range<usize> {
+    fn requests(&mut self, now: Duration, mut fill: impl FnMut(&mut [u8])) -> Vec<usize> {
         let mut by_server: BTreeMap<PublicKey, Vec<(usize, PushInfo)>> = BTreeMap::new();
-        for (at, device) in self.devices.iter_mut().enumerate() {
+        for (place, device) in self.devices.iter_mut().enumerate() {
             if let Some(info) = device.next() {
-                by_server.entry(info.server).or_default().push((at, info));
+                by_server.entry(info.server).or_default().push((place, info));
             }
         }
-        let first = self.requests.len();
-        for (server, infos) in by_server {
-            let until = now + self.settings.answer_wait;
-            for (device, _) in &infos {
-                self.devices[*device].state = State::Asked { request: self.requests.len(), until };
-            }
-            let entries =
-                infos.iter().map(|(_, info)| self.notification.entry(&self.own, &self.contact, info));
-            let entries = entries.collect();
-            let devices = infos.iter().map(|(device, _)| *device).collect();
-            self.requests.push(Request::new(server, devices, entries, &self.notification.message, &mut fill));
+        by_server.into_iter().map(|(server, infos)| self.request(server, infos, now, &mut fill)).collect()
+    }
+
+    /// Makes a request for devices by their places.
+    fn request(
+        &mut self,
+        server: PublicKey,
+        infos: Vec<(usize, PushInfo)>,
+        now: Duration,
+        fill: impl FnMut(&mut [u8]),
+    ) -> usize {
+        let entries = infos.iter().map(|(_, info)| self.notification.entry(&self.own, &self.contact, info));
+        let entries = entries.collect();
+        let devices = infos.iter().map(|(place, _)| *place).collect();
+        self.requests.push(Request::new(server, devices, entries, &self.notification.message, fill));
+        let at = self.requests.len() - 1;
+        self.wait_for(at, now);
+        at
+    }
+
+    /// Has all devices of a request wait for its answer.
+    fn wait_for(&mut self, at: usize, now: Duration) {
+        let until = now + self.settings.answer_wait;
+        for place in &self.requests[at].devices {
+            self.devices[*place].state = State::Asked { request: at, until };
         }
-        first..self.requests.len()
     }
 }
 

@@ -1,8 +1,10 @@
 //! The sender at work: finding out how contacts can be notified, and having them notified, over a network.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use poste_codec::{PublicKey, SecretKey};
+use poste_wire::Topic;
 use poste_wire::payload::PayloadError;
 use rand::Rng;
 use thiserror::Error;
@@ -12,7 +14,9 @@ use super::contact::{ContactCode, Shown};
 use super::known::{Known, KnownError, KnownFile};
 use super::newest::Newest;
 use super::query::{ANSWER_WAIT, Query};
-use super::send::{DeviceReport, Failure, Notification, OwnDevicesError, SendSettings, Sending, Step};
+use super::send::{
+    DeviceReport, Failure, Notification, Outgoing, OwnDevicesError, SendSettings, Sending, Step,
+};
 use super::{Mail, Network};
 use crate::unix_now;
 
@@ -29,6 +33,11 @@ pub struct Sender<N> {
     known: Known,
     file: KnownFile,
     followed: Vec<ContactCode>,
+    /// Topics on which answers are waited for: one for each key, so that one can be among them twice.
+    awaited: Vec<Topic>,
+    /// Topics on which answers may still come. Not all of them are awaited, if the network has failed meanwhile, or
+    /// somebody has dropped what we were at.
+    heard: BTreeSet<Topic>,
     began: Instant,
     /// What the network said when it last failed.
     trouble: Option<String>,
@@ -110,8 +119,17 @@ impl<N: Network> Sender<N> {
     pub async fn open(network: N, own: SecretKey, file: KnownFile) -> Result<Self, SenderError<N::Error>> {
         let reader = file.clone();
         let known = blocking(move || reader.read()).await??;
-        let (followed, began) = (Vec::new(), Instant::now());
-        Ok(Self { network, own, known, file, followed, began, trouble: None })
+        Ok(Self {
+            network,
+            own,
+            known,
+            file,
+            followed: Vec::new(),
+            awaited: Vec::new(),
+            heard: BTreeSet::new(),
+            began: Instant::now(),
+            trouble: None,
+        })
     }
 
     /// What is known.
@@ -156,6 +174,7 @@ impl<N: Network> Sender<N> {
     /// # Errors
     /// When the network or the file fails.
     pub async fn query(&mut self, contact: &PublicKey) -> Result<Queried, SenderError<N::Error>> {
+        self.awaited.clear();
         let queried = self.ask(contact, None).await?;
         self.save().await?;
         Ok(queried)
@@ -177,6 +196,7 @@ impl<N: Network> Sender<N> {
         if own == *contact {
             return Err(OwnDevicesError.into());
         }
+        self.awaited.clear();
         if self.known.is_query_due(contact, unix_now().into()) || self.known.infos(contact).is_empty() {
             self.ask(contact, None).await?;
             self.save().await?;
@@ -189,8 +209,8 @@ impl<N: Network> Sender<N> {
         if let Ok(Err(error)) = outcome {
             self.trouble = Some(error.to_string());
         }
-        // Nothing is lost when that fails.
-        drop(self.network.unsubscribe(&sending.answer_topics()).await);
+        self.awaited.clear();
+        self.leave_the_rest().await;
         let devices = sending.reports();
         for device in &devices {
             for (server, _) in device.failed.iter().filter(|(_, why)| *why == Failure::NotRegistered) {
@@ -207,20 +227,19 @@ impl<N: Network> Sender<N> {
         loop {
             match sending.step(self.began.elapsed(), random)? {
                 Step::Publish(requests) => {
-                    let topics: Vec<_> = requests.iter().map(|request| request.answer_topic).collect();
-                    let mut outcomes = vec![self.network.subscribe(&topics).await];
-                    for request in requests {
-                        outcomes.push(self.network.publish(request.topic, request.frame).await);
-                    }
-                    let failure = outcomes.into_iter().filter_map(Result::err).last();
-                    self.trouble = failure.map(|error| error.to_string()).or(self.trouble.take());
-                }
-                Step::Query => {
-                    if let Err(error) = self.ask(contact, Some(sending)).await {
+                    if let Err(error) = self.publish(requests).await {
                         self.trouble = Some(error.to_string());
                     }
-                    sending.learned(&self.known.infos(contact), random);
+                    sending.published(self.began.elapsed());
                 }
+                Step::Query => match self.ask(contact, Some(sending)).await {
+                    Ok(_) => sending.learned(&self.known.infos(contact), random),
+                    Err(SenderError::Network(error)) => {
+                        self.trouble = Some(error.to_string());
+                        sending.not_asked(self.began.elapsed());
+                    }
+                    Err(error) => return Err(error),
+                },
                 Step::Wait(until) => {
                     if let Some(mail) = self.mail(self.began + until).await {
                         sending.accept(&mail, self.began.elapsed());
@@ -231,16 +250,45 @@ impl<N: Network> Sender<N> {
         }
     }
 
+    /// Publishes requests, none of them before their answers would come: a request that was published and not heard of
+    /// has a device ring twice.
+    async fn publish(&mut self, requests: Vec<Outgoing>) -> Result<(), N::Error> {
+        let topics: Vec<_> = requests.iter().map(|request| request.answer_topic).collect();
+        if self.listen(&topics).await.is_err() {
+            // The connection may have ended long ago, unnoticed. Then the second time makes another one.
+            self.network.subscribe(&topics).await?;
+        }
+        let mut outcome = Ok(());
+        for request in requests {
+            outcome = self.network.publish(request.topic, request.frame).await.and(outcome);
+        }
+        outcome
+    }
+
     /// Asks where deployed servers listen, and if that shows no device where the specification says. What comes meanwhile for
     /// a sending is handed to it.
     async fn ask(
         &mut self,
         contact: &PublicKey,
+        sending: Option<&mut Sending>,
+    ) -> Result<Queried, SenderError<N::Error>> {
+        let query = Query::new(contact, random);
+        let answer_topic = query.answer_topic();
+        let asked = self.ask_with(query, contact, sending).await;
+        if let Some(at) = self.awaited.iter().position(|topic| *topic == answer_topic) {
+            self.awaited.remove(at);
+        }
+        self.leave_the_rest().await;
+        asked
+    }
+
+    async fn ask_with(
+        &mut self,
+        mut query: Query,
+        contact: &PublicKey,
         mut sending: Option<&mut Sending>,
     ) -> Result<Queried, SenderError<N::Error>> {
-        let mut query = Query::new(contact, random);
-        let answer_topic = [query.answer_topic()];
-        self.network.subscribe(&answer_topic).await.map_err(SenderError::Network)?;
+        self.listen(&[query.answer_topic()]).await.map_err(SenderError::Network)?;
         let mut queried = Queried::default();
         for name in Query::topics(contact) {
             let topic = name.topic();
@@ -267,8 +315,25 @@ impl<N: Network> Sender<N> {
                 break;
             }
         }
-        self.network.unsubscribe(&answer_topic).await.map_err(SenderError::Network)?;
         Ok(queried)
+    }
+
+    /// Hears answers on these topics, too.
+    async fn listen(&mut self, topics: &[Topic]) -> Result<(), N::Error> {
+        self.awaited.extend(topics);
+        self.heard.extend(topics);
+        self.network.subscribe(topics).await
+    }
+
+    /// Leaves the topics on which no answer is awaited. Nothing is lost when that fails: then they are left later.
+    async fn leave_the_rest(&mut self) {
+        let is_of_use = |topic: &Topic| {
+            self.awaited.contains(topic) || self.followed.iter().any(|code| code.topic() == *topic)
+        };
+        let rest: Vec<_> = self.heard.iter().filter(|topic| !is_of_use(topic)).copied().collect();
+        if !rest.is_empty() && self.network.unsubscribe(&rest).await.is_ok() {
+            self.heard.retain(|topic| !rest.contains(topic));
+        }
     }
 
     /// The next mail until then. Advertisements of followed contacts are learned on the way. A network that fails is

@@ -299,6 +299,46 @@ async fn a_connection_that_is_lost_for_a_while_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_published_whose_answer_would_not_come() {
+    let mut scene = Scene::new(2).await;
+    scene.sender.query(&scene.contact).await.unwrap();
+    let began = Instant::now();
+    scene.world.unheard.store(1, Ordering::SeqCst);
+    assert!(scene.notify(1).await.is_notified());
+    assert_eq!((began.elapsed(), scene.rang().iter().sum::<usize>()), (Duration::ZERO, 1));
+    scene.world.unheard.store(2, Ordering::SeqCst);
+    let report = scene.notify(2).await;
+    assert!(report.is_notified() && report.trouble.is_some());
+    assert_eq!(scene.rang().iter().sum::<usize>(), 2, "the first server was not asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_came_while_others_were_published_counts() {
+    let mut scene = Scene::new(2).await;
+    scene.sender.query(&scene.contact).await.unwrap();
+    *scene.world.confirmation.lock() = Duration::from_secs(10);
+    let report = scene.notify(1).await;
+    assert_eq!(report.devices[0].failed, []);
+    assert_eq!(scene.rang().iter().sum::<usize>(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_of_answers_are_left_however_it_ends() {
+    let mut scene = Scene::new(1).await;
+    let before = scene.world.subscriptions();
+    scene.world.is_cut.store(true, Ordering::SeqCst);
+    assert!(scene.sender.query(&scene.contact).await.is_err());
+    assert_eq!(scene.world.subscriptions(), before, "after an error");
+    scene.world.is_cut.store(false, Ordering::SeqCst);
+    scene.notify(1).await;
+    assert_eq!(scene.world.subscriptions(), before, "after a sending");
+    timeout(Duration::from_secs(1), scene.sender.query(&scene.contact)).await.unwrap_err();
+    assert_eq!(scene.world.subscriptions(), before + 1, "somebody has lost patience");
+    scene.notify(2).await;
+    assert_eq!(scene.world.subscriptions(), before, "and comes back");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_kept_is_said_with_the_report() {
     let mut scene = Scene::new(1).await;
     scene.sender.query(&scene.contact).await.unwrap();

@@ -31,6 +31,10 @@ pub(crate) struct World {
     pub(crate) deaf: Mutex<BTreeSet<Topic>>,
     /// Whether clients have lost their connection.
     pub(crate) is_cut: AtomicBool,
+    /// How many subscriptions fail.
+    pub(crate) unheard: AtomicUsize,
+    /// How long a client waits until what it has published is confirmed.
+    pub(crate) confirmation: Mutex<Duration>,
 }
 
 impl World {
@@ -62,6 +66,11 @@ impl World {
         let server = Arc::new(Server { public, push, around });
         self.servers.lock().push(server.clone());
         server
+    }
+
+    /// On how many topics something arrives at clients.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.clients.lock().iter().map(|inbox| inbox.topics.lock().len()).sum()
     }
 
     fn connected(&self) -> io::Result<()> {
@@ -118,6 +127,10 @@ impl Network for Client {
     type Error = io::Error;
 
     async fn subscribe(&mut self, topics: &[Topic]) -> io::Result<()> {
+        let left = |left: usize| left.checked_sub(1);
+        if self.world.unheard.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok() {
+            return Err(io::Error::other("the connection was lost long ago"));
+        }
         self.inbox.topics.lock().extend(topics);
         Ok(())
     }
@@ -136,6 +149,10 @@ impl Network for Client {
         let servers = self.world.servers.lock().clone();
         for server in servers {
             server.hear(&mail).await;
+        }
+        let confirmation = *self.world.confirmation.lock();
+        if !confirmation.is_zero() {
+            tokio::time::sleep(confirmation).await;
         }
         Ok(())
     }

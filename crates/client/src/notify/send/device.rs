@@ -101,6 +101,11 @@ impl Device {
         self.asked.clone()
     }
 
+    /// What was asked for last.
+    pub(super) fn asked(&self) -> Option<PushInfo> {
+        self.asked.clone()
+    }
+
     /// Whether another server can be asked if this one stays silent.
     pub(super) fn has_next(&self, settings: &SendSettings) -> bool {
         let silent = self.failed.iter().filter(|(_, failure)| *failure == Failure::NoAnswer).count();
@@ -163,6 +168,12 @@ impl Device {
             self.state = State::Asking;
         }
         is_due
+    }
+
+    pub(super) fn put_query_off(&mut self, at: Duration) {
+        if self.state == State::Asking {
+            self.state = State::Outdated { at };
+        }
     }
 
     pub(super) fn end_query(&mut self, known: &[KnownInfo], fill: impl FnMut(&mut [u8])) {

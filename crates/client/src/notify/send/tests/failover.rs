@@ -28,6 +28,47 @@ fn the_last_server_gets_the_very_same_message_once_more() {
     assert_eq!(lab.outcomes(), [Err(Failure::NoAnswer); 2]);
 }
 
+/// Nobody knows whether the first server got the request. If it did not, it must not ring after the second one.
+#[test]
+fn who_has_moved_on_is_not_in_what_is_repeated() {
+    let known = [row(1, 11, 1), row(2, 11, 2), row(2, 12, 2)];
+    let mut joint = 0;
+    // Whichever server device 2 begins with.
+    for seed in 0..16 {
+        let mut lab = Lab::seeded(&known, SendSettings::default(), seed);
+        if lab.asked().len() > 1 {
+            continue;
+        }
+        joint += 1;
+        lab.wait(seconds(3));
+        let asked = lab.asked();
+        let devices = |server: u8| {
+            let theirs = asked.iter().find(|asked| asked.server.public() == key(server).public()).unwrap();
+            theirs.installations()
+        };
+        assert_eq!(asked.len(), 2, "seed {seed}");
+        assert_eq!(devices(11), BTreeSet::from([installation(1)]), "seed {seed}");
+        assert_eq!(devices(12), BTreeSet::from([installation(2)]), "seed {seed}");
+        lab.wait(seconds(3));
+        let again = lab.asked_one();
+        assert_eq!(again.server.public(), key(12).public(), "the first server had its second request");
+        lab.accept(&again.answer(true, 0));
+        assert_eq!(lab.outcomes().iter().filter(|outcome| outcome.is_ok()).count(), 1, "seed {seed}");
+    }
+    assert!(joint > 0);
+}
+
+#[test]
+fn the_time_to_answer_begins_when_everything_is_published() {
+    let mut lab = Lab::new(&[row(1, 11, 1), row(1, 12, 1)]);
+    let asked = lab.asked_one();
+    lab.now += seconds(20);
+    lab.sending.published(lab.now);
+    assert!(matches!(lab.step(), Step::Wait(until) if until == lab.now + seconds(3)));
+    lab.accept(&asked.answer(true, 0));
+    assert_eq!(lab.outcomes(), [Ok(asked.server.public())]);
+}
+
 #[test]
 fn a_late_answer_counts_and_ends_the_search() {
     let mut lab = Lab::new(&[row(1, 11, 1), row(1, 12, 1)]);

@@ -19,6 +19,22 @@ fn an_outdated_token_is_replaced_by_a_query() {
 }
 
 #[test]
+fn a_query_that_could_not_be_made_is_made_later() {
+    let mut lab = Lab::new(&[row(1, 11, 1)]);
+    let first = lab.asked_one();
+    lab.accept(&first.answer(false, WRONG_TOKEN));
+    for _ in 0..20 {
+        lab.assert_query();
+        lab.sending.not_asked(lab.now);
+        lab.wait(seconds(3));
+    }
+    lab.assert_query();
+    lab.sending.learned(&[row(1, 11, 2)], fill(7));
+    let second = lab.asked_one();
+    assert_eq!(second.request.requests[0].access_token, AccessToken::from_random([2; 16]).as_str());
+}
+
+#[test]
 fn the_pauses_grow_and_end() {
     let known = [row(1, 11, 1)];
     let mut lab = Lab::new(&known);
