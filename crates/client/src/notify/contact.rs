@@ -20,6 +20,9 @@ use super::mailbox::Segments;
 /// The most devices that are looked at in one message, each once for each of its servers.
 const MAX_INFOS: usize = 256;
 
+/// How many of them may be for others. Finding that out has its price, and nobody's grant is checked before.
+const MAX_NOT_ALLOWED: usize = 16;
+
 /// A contact's device at one of its servers; the contact granted this server the use of the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushInfo {
@@ -38,7 +41,7 @@ pub struct PushInfo {
 pub struct Shown {
     /// What we may use, in the message's order.
     pub infos: Vec<PushInfo>,
-    /// How many are for other contacts than us.
+    /// How many are for other contacts than us. After 16 the rest of the message is not looked at.
     pub not_allowed: usize,
     /// Why the rest of the message was not looked at.
     pub stopped: Option<InfoError>,
@@ -55,8 +58,8 @@ pub enum InfoError {
     /// Of somebody else, or nobody.
     #[error("the device is not the contact's")]
     Owner,
-    /// Empty, or too long.
-    #[error("the device's installation id cannot be one")]
+    /// No UUID, which deployed clients and servers have throughout.
+    #[error("the device's installation id is none")]
     Installation,
     /// No UUID.
     #[error("the access token is none")]
@@ -112,7 +115,12 @@ fn look(
     for info in infos.iter().take(MAX_INFOS) {
         match check(own, contact, &hash, info, &server) {
             Ok(Some(info)) => shown.infos.push(info),
-            Ok(None) => shown.not_allowed += 1,
+            Ok(None) => {
+                shown.not_allowed += 1;
+                if shown.not_allowed == MAX_NOT_ALLOWED {
+                    break;
+                }
+            }
             Err(error) => {
                 shown.stopped = Some(error);
                 break;
@@ -141,7 +149,7 @@ fn check(
     } else {
         AccessToken::uuid(&info.access_token).map_err(|_| InfoError::Token)?
     };
-    let installation = InstallationId::any(&info.installation_id).map_err(|_| InfoError::Installation)?;
+    let installation = InstallationId::uuid(&info.installation_id).map_err(|_| InfoError::Installation)?;
     Grant::from_bytes(&info.grant)?.verify(contact, &server, token.as_str())?;
     Ok(Some(PushInfo { installation, server, token, version: info.version }))
 }

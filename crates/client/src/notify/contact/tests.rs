@@ -73,7 +73,7 @@ fn only_the_contact_advertises_for_itself() {
 fn what_is_not_to_be_believed_stops_the_rest() {
     let grant = InfoError::Grant(GrantError::Signature);
     type Alter = fn(&mut PushNotificationQueryInfo);
-    let alterations: [(Alter, InfoError); 10] = [
+    let alterations: [(Alter, InfoError); 11] = [
         (|info| info.server_public_key = Bytes::from_static(&[2; 32]), InfoError::Server),
         (|info| info.server_public_key = Bytes::from_static(&[0xff; 33]), InfoError::Server),
         (
@@ -85,6 +85,7 @@ fn what_is_not_to_be_believed_stops_the_rest() {
         (|info| info.access_token = "token".into(), InfoError::Token),
         (|info| info.access_token = TOKEN.to_uppercase(), InfoError::Grant(GrantError::Signature)),
         (|info| info.installation_id = String::new(), InfoError::Installation),
+        (|info| info.installation_id = "\x1b[2K\n1 of 1 device notified".into(), InfoError::Installation),
         (|info| info.grant = Bytes::new(), InfoError::Grant(GrantError::Length(0))),
         (
             |info| {
@@ -148,6 +149,9 @@ fn a_server_answers_for_itself_only() {
 fn one_message_makes_only_so_much_work() {
     let many = (0..=255).chain(0..=255).map(info).collect();
     assert_eq!(look_at(many).infos.len(), MAX_INFOS);
+    let for_others = |number| PushNotificationQueryInfo { access_token: String::new(), ..info(number) };
+    let shown = look_at((0..=255).map(for_others).chain([info(1)]).collect());
+    assert_eq!((shown.infos.len(), shown.not_allowed, shown.stopped), (0, MAX_NOT_ALLOWED, None));
 }
 
 #[test]
