@@ -5,6 +5,9 @@
 //! A connection that has ended is opened anew by the next call; what was published in between is in history only.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -116,6 +119,8 @@ pub struct Channel {
     /// Whether the session has ended.
     ended: bool,
     topics: BTreeSet<Topic>,
+    /// Whether the node was told of these topics.
+    is_told: bool,
     waiting: Waiting,
     /// Made when history is asked for the first time.
     sealer: Option<Sealer>,
@@ -133,15 +138,17 @@ impl Channel {
             session,
             ended: false,
             topics: BTreeSet::new(),
+            is_told: true,
             waiting: Waiting::default(),
             sealer: None,
         })
     }
 
-    /// Receives what is published on these topics, too, from now on and as far as the node still relays it.
+    /// Receives what is published on these topics, too, from now on and as far as the node still relays it. Where there
+    /// is no connection, the next one begins with them.
     ///
     /// # Errors
-    /// [`ChannelError::TooManyTopics`], or the connection has ended.
+    /// [`ChannelError::TooManyTopics`], or there is no connection.
     pub async fn subscribe(&mut self, topics: impl IntoIterator<Item = Topic>) -> Result<(), ChannelError> {
         let mut wanted = self.topics.clone();
         wanted.extend(topics);
@@ -154,7 +161,7 @@ impl Channel {
     /// Receives nothing on these topics any more.
     ///
     /// # Errors
-    /// When the connection has ended.
+    /// When there is no connection; the next one begins without them.
     pub async fn unsubscribe(&mut self, topics: impl IntoIterator<Item = Topic>) -> Result<(), ChannelError> {
         let mut wanted = self.topics.clone();
         for topic in topics {
@@ -260,33 +267,57 @@ impl Channel {
     async fn revive(&mut self) -> Result<(), ChannelError> {
         if self.ended {
             self.session = open(&self.options, &self.topics).await?;
+            self.is_told = true;
             self.ended = false;
         }
         Ok(())
     }
 
-    /// Tells every lane; the topics in force change only when that succeeds.
     async fn want(&mut self, topics: BTreeSet<Topic>) -> Result<(), ChannelError> {
-        self.revive().await?;
-        if topics == self.topics {
-            return Ok(());
+        self.waiting.keep(&topics);
+        if topics != self.topics {
+            self.topics = topics;
+            self.is_told = false;
         }
+        // A connection that died while nobody listened is noticed here, and then replaced.
+        self.hear_what_came().await;
+        if !self.is_told && !self.ended {
+            self.is_told = self.tell_topics().await.is_ok();
+            self.ended = !self.is_told;
+        }
+        self.revive().await
+    }
+
+    /// Without waiting for more; also that the connection has ended.
+    async fn hear_what_came(&mut self) {
+        while !self.ended {
+            let polled = {
+                let mut next = pin!(self.session.next());
+                poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await
+            };
+            match polled {
+                Poll::Pending => return,
+                Poll::Ready(Ok(event)) => self.hear(event),
+                Poll::Ready(Err(_)) => self.ended = true,
+            }
+        }
+    }
+
+    /// Tells every lane that there is, also where the node has not said its Status yet: it goes by its best one.
+    async fn tell_topics(&mut self) -> Result<(), SendError> {
         let outbound = self.session.outbound();
-        // On every lane that there is, also where the node has not said its Status yet: it goes by its best one.
         for dialect in Dialect::ALL {
             let packet = if dialect.is_waku() {
-                let topic_interest = Some(topics.iter().copied().collect());
+                let topic_interest = Some(self.topics.iter().copied().collect());
                 Packet::StatusUpdate(Options { topic_interest, ..Options::default() })
             } else {
-                Packet::BloomFilter(Bloom::of_topics(topics.iter().copied()))
+                Packet::BloomFilter(Bloom::of_topics(self.topics.iter().copied()))
             };
             match outbound.send(dialect, &packet).await {
                 Err(SendError::NoLane(_)) => {}
-                sent => sent.inspect_err(|_| self.ended = true)?,
+                sent => sent?,
             }
         }
-        self.waiting.keep(&topics);
-        self.topics = topics;
         Ok(())
     }
 
@@ -335,8 +366,10 @@ async fn envelope(topic: Topic, frame: Bytes, asked: f64) -> Result<Envelope, Cl
     Ok(mining.await.map_err(|_| ClientError::Stopping)??)
 }
 
+/// In an allocation of its own: a slice would keep the whole packet that it came in, whatever is counted of it.
 fn mail(envelope: &Envelope) -> Mail {
-    Mail { topic: envelope.topic(), data: envelope.data().clone(), made_at: envelope.sent() }
+    let data = Bytes::copy_from_slice(envelope.data());
+    Mail { topic: envelope.topic(), data, made_at: envelope.sent() }
 }
 
 /// What came and was not taken yet.
@@ -387,6 +420,17 @@ mod tests {
             waiting.put(message(99, 1));
         }
         assert_eq!((waiting.messages.len(), waiting.bytes), (MAX_WAITING, MAX_WAITING));
+    }
+
+    #[test]
+    fn what_waits_does_not_keep_the_packet_that_it_came_in() {
+        let packet = Bytes::from(vec![7; 1000]);
+        let envelope = Envelope::new(100, 10, Topic([1; 4]), &packet[..3], 5);
+        let read = Envelope::decode(envelope.rlp().clone()).unwrap();
+        let [mail, slice] = [mail(&read).data, read.data().clone()];
+        assert_eq!(mail, slice);
+        drop((envelope, read));
+        assert!(mail.is_unique());
     }
 
     #[test]

@@ -83,6 +83,24 @@ async fn a_channel_connects_anew_with_its_topics() {
 }
 
 #[tokio::test]
+async fn a_connection_that_died_while_idle_does_not_keep_from_subscribing() {
+    let stack = Stack::start().await;
+    let mut bob = stack.channel().await;
+    bob.subscribe([TOPIC]).await.unwrap();
+    let stack = stack.restart_gateway().await;
+    let mut alice = stack.channel().await;
+    soon("a subscription", bob.subscribe([OTHER])).await.unwrap();
+    for topic in [TOPIC, OTHER] {
+        alice.publish(topic, vec![5]).await.unwrap();
+    }
+    let mut heard = [soon("a message", bob.next()).await, soon("a message", bob.next()).await]
+        .map(|mail| mail.unwrap().topic);
+    heard.sort_unstable();
+    assert_eq!(heard, [TOPIC, OTHER]);
+    stack.end().await;
+}
+
+#[tokio::test]
 async fn what_no_node_takes_is_refused() {
     let stack = Stack::start().await;
     let mut alice = stack.channel().await;
