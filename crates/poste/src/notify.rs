@@ -15,11 +15,14 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use poste_client::notify::{Channel, ChannelOptions};
+use poste_client::notify::{Channel, ChannelOptions, StateFile};
 use poste_codec::{PublicKey, SecretKey};
 use poste_gateway::node_key::{self, NodeKeyError};
 
 use crate::mail;
+
+/// The file of the key that is for anonymous registrations.
+const ANONYMOUS_KEY: &str = "identity.key";
 
 /// `poste notify`.
 pub fn command() -> Command {
@@ -110,11 +113,28 @@ fn receiver(matches: &ArgMatches) -> anyhow::Result<(SecretKey, PathBuf)> {
         return Ok((identity(matches)?, directory.to_owned()));
     }
     let directory = directory.join("anonymous");
-    let path = directory.join("identity.key");
+    let path = directory.join(ANONYMOUS_KEY);
     let key = match node_key::create(&path) {
         Err(NodeKeyError::Exists(_)) => node_key::read(&path)?,
         made => made?,
     };
+    Ok((key, directory))
+}
+
+/// Like [`receiver`], of somebody who has registered before. Nothing is made.
+fn known_receiver(matches: &ArgMatches) -> anyhow::Result<(SecretKey, PathBuf)> {
+    let is_anonymous = matches.get_flag("anonymous");
+    let directory = state_directory(matches);
+    let directory = if is_anonymous { directory.join("anonymous") } else { directory.to_owned() };
+    let state = directory.join(StateFile::NAME);
+    if !state.try_exists().with_context(|| state.display().to_string())? {
+        bail!(
+            "{}: no registration is kept here; name the directory of `poste notify register` by --state, or, where that \
+             is lost, register once more with the same --installation and --server",
+            directory.display()
+        );
+    }
+    let key = if is_anonymous { node_key::read(&directory.join(ANONYMOUS_KEY))? } else { identity(matches)? };
     Ok((key, directory))
 }
 
@@ -164,19 +184,35 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_anonymous_key_is_made_once_and_has_its_own_state() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().to_str().unwrap();
-        let arguments = ["test", "--enode", "enode://x", "--state", state, "--anonymous"];
+    fn parse(state: &std::path::Path, more: &[&str]) -> ArgMatches {
         let command = Command::new("test")
             .args(common_args())
             .arg(anonymous_arg())
             .mut_arg("enode", |arg| arg.required(false).value_parser(value_parser!(String)));
-        let matches = command.try_get_matches_from(arguments).unwrap();
+        let arguments = ["test", "--enode", "enode://x", "--state", state.to_str().unwrap()];
+        command.try_get_matches_from(arguments.iter().chain(more)).unwrap()
+    }
+
+    #[test]
+    fn an_anonymous_key_is_made_once_and_has_its_own_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let matches = parse(dir.path(), &["--anonymous"]);
         let (first, directory) = receiver(&matches).unwrap();
         let (second, _) = receiver(&matches).unwrap();
         assert_eq!(first.public(), second.public());
         assert_eq!(directory, dir.path().join("anonymous"));
+        std::fs::write(directory.join(StateFile::NAME), "").unwrap();
+        let (known, directory_again) = known_receiver(&matches).unwrap();
+        assert_eq!((known.public(), directory_again), (first.public(), directory));
+    }
+
+    #[test]
+    fn where_nothing_is_registered_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        for more in [&["--anonymous"][..], &["--key", "key"]] {
+            let error = known_receiver(&parse(dir.path(), more)).unwrap_err().to_string();
+            assert!(error.contains("no registration is kept here"), "{error}");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
     }
 }

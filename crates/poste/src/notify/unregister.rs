@@ -25,7 +25,7 @@ pub(super) fn command() -> Command {
 
 /// Runs it.
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let (identity, directory) = super::receiver(matches)?;
+    let (identity, directory) = super::known_receiver(matches)?;
     let events = Events::new(matches.get_flag("json"));
     let channel = super::channel(matches).await?;
     let mut receiver = Receiver::open(channel, identity, &directory, None, None).await?;
