@@ -1,16 +1,20 @@
 //! `poste notify advertise`: tells contacts through which servers the device can be notified.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 use poste_client::notify::{Channel, Receiver, ReceiverEvent, Standing};
-use poste_service::config::HumanDuration;
+use poste_service::config::{HumanDuration, ValueError};
 use poste_service::shutdown::Signals;
 use tokio::time::{Instant, timeout_at};
 
 use super::events::Events;
 use crate::mail;
+
+/// The shortest time between two advertisements.
+const MIN_EVERY: Duration = Duration::from_secs(60);
 
 /// The command.
 pub(super) fn command() -> Command {
@@ -21,16 +25,22 @@ pub(super) fn command() -> Command {
             Arg::new("every")
                 .long("every")
                 .value_name("DURATION")
-                .value_parser(value_parser!(HumanDuration))
+                .value_parser(every)
                 .help("register once more, and go on telling this often until interrupted [default: once]"),
             super::anonymous_arg(),
             super::timeout_arg("30s").help("how long the network may take, without --every"),
         ])
 }
 
+/// How often, and not so often that the network is flooded.
+fn every(text: &str) -> Result<HumanDuration, String> {
+    let every: HumanDuration = text.parse().map_err(|error: ValueError| error.to_string())?;
+    if every.0 < MIN_EVERY { Err("at least 1m".to_owned()) } else { Ok(every) }
+}
+
 /// Runs it.
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let (identity, directory) = super::receiver(matches)?;
+    let (identity, directory) = super::known_receiver(matches)?;
     let events = Events::new(matches.get_flag("json"));
     let every = matches.get_one::<HumanDuration>("every").map(|every| every.0);
     let mut signals = Signals::listen()?;
@@ -69,4 +79,18 @@ async fn once(
         }
     }
     Ok(ExitCode::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contacts_are_told_once_a_minute_at_most() {
+        assert_eq!(every("1m").unwrap().0, MIN_EVERY);
+        for text in ["0s", "59s"] {
+            assert_eq!(every(text).unwrap_err(), "at least 1m");
+        }
+        assert!(every("often").is_err());
+    }
 }
