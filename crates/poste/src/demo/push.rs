@@ -115,7 +115,12 @@ async fn send(enode: &Enode, a: &SecretKey, b: &PublicKey, state: &Path) -> anyh
 fn ring(notifications: &Path, token: &str) -> anyhow::Result<String> {
     let mut rings = Vec::new();
     for entry in fs::read_dir(notifications).with_context(|| notifications.display().to_string())? {
-        let notification: Value = serde_json::from_slice(&fs::read(entry?.path())?)?;
+        let entry = entry?;
+        // What a provider that was killed has begun to write.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let notification: Value = serde_json::from_slice(&fs::read(entry.path())?)?;
         // The directory may be that of an earlier story.
         if notification["token"] == token {
             rings.push(notification);
@@ -139,4 +144,19 @@ async fn fetch(enode: &Enode, b: &SecretKey, since: u32) -> anyhow::Result<Vec<u
 
 fn fill(bytes: &mut [u8]) {
     rand::rng().fill_bytes(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_provider_left_half_written_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".1.unfinished"), r#"{"token": "#).unwrap();
+        assert!(ring(dir.path(), "b").unwrap_err().to_string().contains("0 times"));
+        fs::write(dir.path().join("1.json"), r#"{"token": "b", "message": "ding"}"#).unwrap();
+        fs::write(dir.path().join("2.json"), r#"{"token": "c", "message": "dong"}"#).unwrap();
+        assert_eq!(ring(dir.path(), "b").unwrap(), "ding");
+    }
 }
