@@ -1,6 +1,8 @@
 //! `poste notify register`: has a device registered, and waits until the servers have answered.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +17,9 @@ use tokio::time::{Instant, timeout_at};
 use super::events::{Events, Line};
 use super::{KeyText, keys};
 use crate::mail;
+
+/// More than the longest token has.
+const MAX_TOKEN_FILE_BYTES: u64 = 64 << 10;
 
 /// The command.
 pub(super) fn command() -> Command {
@@ -34,7 +39,10 @@ pub(super) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .conflicts_with("server")
                 .help("a list of servers' keys, one a line, of which 3 are picked at random and then kept"),
-            text("token", "TEXT").required(true).help("the device's token"),
+            text("token", "TEXT").help("the device's token; others on this machine can see it, unlike with --token-file"),
+            text("token-file", "FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("the file that has the device's token; - for the standard input"),
             text("apn-topic", "ID").help("the app's bundle id; the token is one of Apple's service"),
             flag("firebase").help("the token is one of Firebase"),
             text("installation", "UUID")
@@ -53,12 +61,13 @@ pub(super) fn command() -> Command {
             super::anonymous_arg(),
             super::timeout_arg("1m").help("how long to wait for the servers; the second attempt is after 30 s"),
         ])
+        .group(ArgGroup::new("device").args(["token", "token-file"]).required(true))
         .group(ArgGroup::new("type").args(["apn-topic", "firebase"]).required(true))
 }
 
 /// Runs it.
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let profile = profile(matches);
+    let profile = profile(matches, token(matches)?);
     profile.check()?;
     let list = match matches.get_one::<PathBuf>("servers") {
         Some(path) => read_list(path)?,
@@ -123,10 +132,26 @@ fn summary(receiver: &Receiver<Channel>, events: &Events) -> anyhow::Result<Exit
     Ok(if confirmed == asked { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn profile(matches: &ArgMatches) -> Profile {
+/// The device's token, without what surrounds it in a file.
+fn token(matches: &ArgMatches) -> anyhow::Result<String> {
+    if let Some(token) = matches.get_one::<String>("token") {
+        return Ok(token.clone());
+    }
+    let path: &PathBuf = matches.get_one("token-file").expect("clap requires one of them");
+    let mut text = String::new();
+    let mut read = |from: &mut dyn Read| from.take(MAX_TOKEN_FILE_BYTES).read_to_string(&mut text);
+    let read = if path.as_os_str() == "-" {
+        read(&mut io::stdin().lock())
+    } else {
+        File::open(path).and_then(|mut file| read(&mut file))
+    };
+    read.with_context(|| path.display().to_string())?;
+    Ok(text.trim().to_owned())
+}
+
+fn profile(matches: &ArgMatches, token: String) -> Profile {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let texts = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect();
-    let token = text("token").expect("clap requires it");
     Profile {
         device: match text("apn-topic") {
             Some(topic) => Device::Apn { token, topic },
@@ -170,14 +195,18 @@ mod tests {
         let arguments =
             ["--token", "t", "--apn-topic", "app", "--contacts-only", "--contact", KEY, "--block", KEY];
         let more = ["--mute", "a", "--mute", "b", "--join", "c", "--block-mentions"];
-        let profile = profile(&parse(&[&arguments[..], &more].concat()).unwrap());
+        let matches = parse(&[&arguments[..], &more].concat()).unwrap();
+        let profile = profile(&matches, token(&matches).unwrap());
         assert_eq!(profile.device, Device::Apn { token: "t".into(), topic: "app".into() });
         assert!(profile.contacts_only && profile.block_mentions);
         let counts =
             (profile.contacts.len(), profile.blocked.len(), profile.muted.len(), profile.joined.len());
         assert_eq!(counts, (1, 1, 2, 1));
         let plain = parse(&["--token", "t", "--firebase"]).unwrap();
-        assert_eq!(super::profile(&plain), Profile::open_to_all(Device::Firebase { token: "t".into() }));
+        assert_eq!(
+            super::profile(&plain, token(&plain).unwrap()),
+            Profile::open_to_all(Device::Firebase { token: "t".into() })
+        );
     }
 
     #[test]
@@ -185,6 +214,7 @@ mod tests {
         for arguments in [
             &["--token", "t"][..],
             &["--firebase"],
+            &["--firebase", "--token", "t", "--token-file", "file"],
             &["--token", "t", "--firebase", "--apn-topic", "app"],
             &["--token", "t", "--firebase", "--server", "02"],
             &["--token", "t", "--firebase", "--server", KEY, "--servers", "file"],
@@ -192,6 +222,18 @@ mod tests {
         ] {
             assert!(parse(arguments).is_err(), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn a_token_may_come_from_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "the token\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        assert_eq!(token(&parse(&["--firebase", "--token-file", path]).unwrap()).unwrap(), "the token");
+        file.close().unwrap();
+        let gone = tempfile::tempdir().unwrap().path().join("token");
+        let matches = parse(&["--firebase", "--token-file", gone.to_str().unwrap()]).unwrap();
+        assert!(token(&matches).unwrap_err().to_string().contains("token"));
     }
 
     #[test]
