@@ -73,7 +73,9 @@ fn a_device_is_registered_advertised_and_forgotten() {
     assert_eq!(stats["store"]["registrations"], json!(1));
 
     // The server is known by now, and the version grows.
-    let (again, code) = owner.events("register", &["--token", "other", "--firebase"]);
+    let token = owner.path("token");
+    fs::write(&token, "other\n").unwrap();
+    let (again, code) = owner.events("register", &["--token-file", &token, "--firebase"]);
     assert_eq!((&again[2]["version"], code), (&json!(2), Some(0)), "{again:?}");
     assert_eq!(again[0]["installation"], events[0]["installation"]);
 
@@ -119,12 +121,20 @@ fn what_cannot_be_registered_is_told_before_anything_is_sent() {
         (vec!["--token", "t"], 1, "1 to 3 servers"),
         (four.collect(), 1, "at most 3 servers"),
         (vec!["--token", "", "--server", NOBODY], 1, "device token is empty"),
+        // There is nothing on the standard input.
+        (vec!["--token-file", "-", "--server", NOBODY], 1, "device token is empty"),
         (vec!["--token", "t", "--server", "key"], 2, "66 hex digits"),
         (vec!["--token", "t", "--installation", "phone"], 2, "--installation"),
     ] {
         let (exit, told) = register(&arguments);
         assert_eq!(exit, Some(code), "{arguments:?}: {told}");
         assert!(told.contains(expected), "{arguments:?}: {told}");
+    }
+    fs::remove_dir_all(owner.path("state")).unwrap();
+    for command in ["unregister", "advertise"] {
+        let done = owner.notify(command, &["--anonymous"]);
+        assert!(text(&done.stderr).contains("no registration is kept here"), "{done:?}");
+        assert_eq!((done.status.code(), Path::new(&owner.path("state")).exists()), (Some(1), false));
     }
     let (stats, _) = ctl_json(&owner.server.admin("push"), &["push", "stats"]);
     assert_eq!(stats["store"]["registrations"], json!(0));
