@@ -26,6 +26,17 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// Keeps others who change the file away, until it is dropped; waits for them to be ready. What is locked is a file beside
+/// it, as the file itself is replaced.
+pub(super) fn lock(path: &Path) -> io::Result<File> {
+    let path = path.with_extension("lock");
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    file.lock()?;
+    Ok(file)
+}
+
 /// The bytes of a file of at most so many; `None` when there is none.
 pub(super) fn read_private(path: &Path, most_bytes: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     let file = match File::open(path) {

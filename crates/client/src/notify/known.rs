@@ -14,7 +14,7 @@ use poste_wire::status::InstallationId;
 use thiserror::Error;
 
 use super::contact::{PushInfo, Shown};
-use super::file::{read_private, write_private};
+use super::file::{lock, read_private, write_private};
 
 /// After how long servers are asked again about a contact who has not advertised since: as the deployed clients have it.
 pub const QUERY_AGE: Duration = Duration::from_secs(86_400);
@@ -114,6 +114,20 @@ impl Known {
         if let Some(known) = self.contacts.get_mut(contact) {
             known.rows.retain(|row| row.info.installation != *installation || row.info.server != *server);
         }
+    }
+
+    /// What was changed here since `base`, and for contacts of whom nothing was, what others know by now.
+    fn merged(self, base: &Self, mut others: Self) -> Self {
+        for contact in base.contacts.keys().filter(|contact| !self.contacts.contains_key(contact)) {
+            others.contacts.remove(contact);
+        }
+        for (key, contact) in self.contacts {
+            if base.contacts.get(&key) != Some(&contact) {
+                others.contacts.insert(key, contact);
+            }
+        }
+        others.make_room();
+        others
     }
 
     fn make_room(&mut self) {
@@ -290,6 +304,18 @@ impl KnownFile {
                 Err(what) => Err(KnownError::Form { path: self.path.clone(), what }),
             },
         }
+    }
+
+    /// Writes what has changed since `base`, which was read or written before. Gives what is in the file then: with what
+    /// other processes have learned of other contacts.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn update(&self, base: &Known, known: Known) -> Result<Known, KnownError> {
+        let _lock = lock(&self.path).map_err(|source| self.io(source))?;
+        let merged = known.merged(base, self.read()?);
+        self.write(&merged)?;
+        Ok(merged)
     }
 
     /// Replaces it; what was written is durable.

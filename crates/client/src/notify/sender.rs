@@ -31,6 +31,8 @@ pub struct Sender<N> {
     network: N,
     own: SecretKey,
     known: Known,
+    /// What the file had when it was last read or written.
+    kept: Known,
     file: KnownFile,
     followed: Vec<ContactCode>,
     /// Topics on which answers are waited for: one for each key, so that one can be among them twice.
@@ -122,6 +124,7 @@ impl<N: Network> Sender<N> {
         Ok(Self {
             network,
             own,
+            kept: known.clone(),
             known,
             file,
             followed: Vec::new(),
@@ -372,9 +375,12 @@ impl<N: Network> Sender<N> {
         Ok(self.followed.len() - 1)
     }
 
-    async fn save(&self) -> Result<(), SenderError<N::Error>> {
-        let (file, known) = (self.file.clone(), self.known.clone());
-        Ok(blocking(move || file.write(&known)).await??)
+    /// Writes what was learned, and takes what others have.
+    async fn save(&mut self) -> Result<(), SenderError<N::Error>> {
+        let (file, kept, known) = (self.file.clone(), self.kept.clone(), self.known.clone());
+        self.kept = blocking(move || file.update(&kept, known)).await??;
+        self.known = self.kept.clone();
+        Ok(())
     }
 }
 

@@ -219,6 +219,30 @@ fn a_file_keeps_everything_for_its_owner() {
 }
 
 #[test]
+fn two_who_write_keep_what_the_other_has_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = KnownFile::new(dir.path(), key(5));
+    let mut base = Known::default();
+    for contact in [1, 2, 3] {
+        base.learn(&key(contact), &shown(&[info(contact, 10, 1, 1)]), 100);
+    }
+    file.write(&base).unwrap();
+    let (mut first, mut second) = (base.clone(), base.clone());
+    first.learn(&key(1), &shown(&[info(1, 11, 2, 2)]), 200);
+    first.forget(&key(2), &installation(2), &key(10));
+    second.learn(&key(4), &shown(&[info(4, 10, 1, 1)]), 200);
+    file.update(&base, first).unwrap();
+    let merged = file.update(&base, second).unwrap();
+    assert_eq!(file.read().unwrap(), merged);
+    assert_eq!(places(&merged, &key(1)), [info(1, 11, 2, 2)]);
+    assert_eq!(places(&merged, &key(2)), []);
+    assert_eq!(places(&merged, &key(3)).len() + places(&merged, &key(4)).len(), 2);
+    let mut fewer = merged.clone();
+    fewer.contacts.remove(&key(3));
+    assert_eq!(file.update(&merged, fewer.clone()).unwrap(), fewer);
+}
+
+#[test]
 fn a_damaged_file_is_named_but_not_quoted() {
     let dir = tempfile::tempdir().unwrap();
     let file = KnownFile::new(dir.path(), key(5));
