@@ -276,12 +276,15 @@ impl<N: Network> Sender<N> {
         sending: Option<&mut Sending>,
     ) -> Result<Queried, SenderError<N::Error>> {
         let query = Query::new(contact, random);
-        let answer_topic = query.answer_topic();
+        let (answer_topic, is_for_sending) = (query.answer_topic(), sending.is_some());
         let asked = self.ask_with(query, contact, sending).await;
         if let Some(at) = self.awaited.iter().position(|topic| *topic == answer_topic) {
             self.awaited.remove(at);
         }
-        self.leave_the_rest().await;
+        // That may take its time, in which a sending would not hear its answers.
+        if !is_for_sending {
+            self.leave_the_rest().await;
+        }
         asked
     }
 
