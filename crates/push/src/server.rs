@@ -382,8 +382,8 @@ impl PushServer {
     }
 
     /// The notification for which a token was taken was not sent.
-    pub(crate) fn give_back_notification(&self, owner: &HashedPublicKey) {
-        self.limits.give_back_notification(owner);
+    pub(crate) fn give_back(&self, what: Limited, owner: &HashedPublicKey) {
+        self.limits.give_back(what, owner);
     }
 
     /// Counts a failure of the store and logs it.

@@ -50,7 +50,14 @@ impl Target {
 
     /// The outcome of a call as an error that names this address.
     pub fn error(&self, status: &tonic::Status) -> CallError {
-        CallError { address: self.address.clone(), code: status.code(), message: explain(status) }
+        let message = match status.code() {
+            tonic::Code::Unimplemented if status.message().is_empty() => {
+                "this address has another interface: services and their administration listen on ports of their own"
+                    .to_owned()
+            }
+            _ => explain(status),
+        };
+        CallError { address: self.address.clone(), code: status.code(), message }
     }
 }
 

@@ -150,13 +150,16 @@ fn feed_lines(feed: &v1::FeedStats) -> Vec<String> {
         id if id.is_empty() => "none was met yet".to_owned(),
         id => id,
     };
-    let behind = feed.head.saturating_sub(feed.seq);
+    let behind = match feed.head.saturating_sub(feed.seq) {
+        behind if feed.connected => count(behind, "record"),
+        behind => format!("{behind} or more: nobody knows while the archive is away"),
+    };
     let reads = if feed.everything { "everything" } else { "by topics" };
     pairs([
         ("archive", archive),
         ("its store", store),
         ("read", format!("{reads}, up to {} of {}", feed.seq, feed.head)),
-        ("behind", count(behind, "record")),
+        ("behind", behind),
         ("topics", feed.topics.to_string()),
         ("at work", count(feed.in_progress, "message")),
         ("takes messages", if feed.paused { "no, it is paused" } else { "yes" }.to_owned()),

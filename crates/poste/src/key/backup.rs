@@ -1,9 +1,10 @@
 //! `poste key backup`: a second copy of what a push server cannot be without.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use poste_push::{PushConfig, identity};
 use poste_service::config::Schema;
@@ -17,7 +18,8 @@ pub(super) fn command() -> Command {
         .after_help(
             "Whoever loses this key loses every registration: they are made for it, and apps register with another \
              server only when their users touch a setting. Whoever else has it can read what clients register, \
-             device tokens included. Bring it back as identity.key in push.data, or as push.identity_file.",
+             device tokens included. Bring it back as identity.key in push.data, or name the file in \
+             POSTE_PUSH__IDENTITY_FILE.",
         )
         .arg(
             Arg::new("to")
@@ -34,6 +36,9 @@ pub(super) fn command() -> Command {
 pub(super) fn run(matches: &ArgMatches, push: &PushConfig) -> anyhow::Result<ExitCode> {
     let to: &PathBuf = matches.get_one("to").expect("clap requires it");
     let key = super::identity_of(push)?;
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A directory that is made here may be the place where a disk was to be mounted.
+    ensure!(directory.is_dir(), "{} is not there: make it, or mount it, first", directory.display());
     identity::export(&key, to)?;
     let mut out = io::stdout().lock();
     writeln!(out, "file        {}", to.display())?;

@@ -38,6 +38,10 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let confirmed = asked - receiver.state().servers().count();
     let line = Line { event: "summary", confirmed: Some(confirmed), asked: Some(asked), ..Line::default() };
-    events.say(&line, &format!("{confirmed} of {asked} servers have forgotten the device"))?;
+    let text = match asked {
+        0 => "no server has the device: there is nothing to forget".to_owned(),
+        _ => format!("{confirmed} of {asked} servers have forgotten the device"),
+    };
+    events.say(&line, &text)?;
     Ok(if confirmed == asked { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -35,7 +35,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 const LASTED: Duration = Duration::from_secs(10);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the archive is asked for its newest record, and how long it may take. Failing twice ends the stream.
-const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A stream that has caught up, and is silent for so long while there is more, is opened anew.
 const SILENCE: Duration = Duration::from_secs(60);

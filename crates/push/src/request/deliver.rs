@@ -76,6 +76,14 @@ impl Wanted {
         };
         ClaimKey { message_id, device: device.clone() }
     }
+
+    /// Which tokens it takes.
+    fn limited(&self) -> Limited {
+        match self {
+            Self::Notification { .. } => Limited::Notifications,
+            Self::HeldBack(_) => Limited::HeldBack,
+        }
+    }
 }
 
 impl Deliveries {
@@ -157,7 +165,7 @@ impl PushServer {
                 delivered.met(device, claim);
             } else if is_too_old {
                 delivered.by_device.insert(device, Delivery::TooOld);
-            } else if !self.allows(Limited::Notifications, &device.key, when) {
+            } else if !self.allows(wanted.limited(), &device.key, when) {
                 delivered.by_device.insert(device, Delivery::TooFast);
             } else {
                 due.push((wanted.claim_key(&message_id, &device), wanted));
@@ -171,7 +179,7 @@ impl PushServer {
             let device = claim.device.clone();
             let end = match delivery {
                 Delivery::Refused => {
-                    self.give_back_notification(&device.key);
+                    self.give_back(Limited::Notifications, &device.key);
                     ClaimEnd::Refused
                 }
                 Delivery::Sent | Delivery::HeldBack(_) => ClaimEnd::Sent,
@@ -200,7 +208,7 @@ impl PushServer {
         let claims = match self.store.claim(keys, now.as_secs()).await {
             Ok(claims) => claims,
             Err(error) => {
-                due.iter().for_each(|(key, _)| self.give_back_notification(&key.device.key));
+                due.iter().for_each(|(key, wanted)| self.give_back(wanted.limited(), &key.device.key));
                 self.only_damaged(&error)?;
                 delivered.by_device.extend(due.into_iter().map(|(key, _)| (key.device, Delivery::Unclaimed)));
                 return Ok(Vec::new());
@@ -211,7 +219,7 @@ impl PushServer {
             if claim == Claim::Won {
                 won.push((key, wanted));
             } else {
-                self.give_back_notification(&key.device.key);
+                self.give_back(wanted.limited(), &key.device.key);
                 delivered.met(key.device, claim);
             }
         }

@@ -81,6 +81,9 @@ pub(crate) enum Limited {
     NewTombstones,
     Queries,
     Notifications,
+    /// Notifications that are not sent because the receiver does not want them. Apart, so that whoever is filtered cannot use
+    /// up what others may send, and finds the same limit all the same.
+    HeldBack,
 }
 
 /// When something is taken.
@@ -100,6 +103,7 @@ pub(crate) struct Limits {
     new_tombstones: Buckets,
     queries: Buckets,
     notifications: Buckets,
+    held_back: Buckets,
 }
 
 impl Limits {
@@ -110,6 +114,7 @@ impl Limits {
             new_tombstones: Buckets::new(settings.new_owners, 1),
             queries: Buckets::new(settings.queries, GROUPS),
             notifications: Buckets::new(settings.notifications, GROUPS),
+            held_back: Buckets::new(settings.notifications, GROUPS),
         }
     }
 
@@ -125,18 +130,24 @@ impl Limits {
             }
             Limited::Queries => self.queries.take(owner, now_us, now_us),
             Limited::Notifications => self.notifications.take(owner, now_us, now_us),
+            Limited::HeldBack => self.held_back.take(owner, now_us, now_us),
         }
     }
 
-    /// Gives back a token of an owner's that was taken for a notification.
-    pub(crate) fn give_back_notification(&self, owner: &HashedPublicKey) {
-        self.notifications.give_back(owner);
+    /// Gives back a token of an owner's that was taken for a notification, or for one that is held back.
+    pub(crate) fn give_back(&self, what: Limited, owner: &HashedPublicKey) {
+        match what {
+            Limited::Notifications => self.notifications.give_back(owner),
+            Limited::HeldBack => self.held_back.give_back(owner),
+            // What these cost is paid when they are taken.
+            Limited::Registrations | Limited::NewOwners | Limited::NewTombstones | Limited::Queries => {}
+        }
     }
 
     /// Clears away a part of what belongs to buckets that are full by now, since 1970.
     pub(crate) fn forget(&self, now: Duration) {
-        let Self { registrations, new_owners, new_tombstones, queries, notifications } = self;
-        for buckets in [registrations, new_owners, new_tombstones, queries, notifications] {
+        let Self { registrations, new_owners, new_tombstones, queries, notifications, held_back } = self;
+        for buckets in [registrations, new_owners, new_tombstones, queries, notifications, held_back] {
             buckets.forget(micros(now));
         }
     }
@@ -150,6 +161,7 @@ impl Limited {
             Self::NewTombstones => "new_tombstones_too_fast",
             Self::Queries => "queries_too_fast",
             Self::Notifications => "notifications_too_fast",
+            Self::HeldBack => "held_back_too_fast",
         }
     }
 }

@@ -78,7 +78,11 @@ impl PushServer {
         let bytes = content.len();
         let read = move || ApplicationMessage::read(transport::unwrap(content)).ok();
         match compute(bytes, read).await.flatten() {
-            Some(message) => {
+            Some(mut message) => {
+                if message.payload.len() < bytes / 2 {
+                    // It may wait for long: a slice would keep all that came around it in memory.
+                    message.payload = Bytes::copy_from_slice(&message.payload);
+                }
                 let progress = Progress::Message(message);
                 Ok(Opened { channel, topic, made_at, progress, taken: Taken::default(), hold })
             }

@@ -162,7 +162,8 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.segments.give_back(&self.whole, self.is_done);
+        // A message that panics is given up: it must not hold up the checkpoint for ever.
+        self.segments.give_back(&self.whole, self.is_done || std::thread::panicking());
     }
 }
 

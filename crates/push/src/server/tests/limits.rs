@@ -126,6 +126,26 @@ async fn queries_are_about_owners_of_their_topic() {
     assert_eq!(stranger.query(&rig, &victim.query_topic(), &[&victim]).await.unwrap().len(), 1);
 }
 
+/// Whoever asks for what the receiver does not want, which rings nowhere, uses up nothing that others may send.
+#[tokio::test]
+async fn who_is_filtered_uses_up_no_notification() {
+    let rig = rig(LimitSettings { notifications: rate(2), ..UNLIMITED }).await;
+    let receiver = Client::new(1);
+    receiver.register(&rig, &receiver.registration(1)).await.unwrap();
+    let mut mention = receiver.notification();
+    mention.r#type = 2;
+    for (number, id) in [&b"a"[..], b"b", b"c"].into_iter().enumerate() {
+        let expected = if number < 2 { SUCCESS } else { INTERNAL_ERROR };
+        let sender = Client::new(10 + number as u8);
+        assert_eq!(sender.notify(&rig, id, std::slice::from_ref(&mention)).await, [expected], "{number}");
+    }
+    assert_eq!(rig.world.sent_count(), 0);
+    for id in [b"d", b"e"] {
+        assert_eq!(Client::new(20).notify(&rig, id, &[receiver.notification()]).await, [SUCCESS]);
+    }
+    assert_eq!(rig.world.sent_count(), 2);
+}
+
 /// Whoever may notify cannot make a telephone ring all day, and the claim stays free.
 #[tokio::test]
 async fn a_receiver_is_notified_so_often() {
