@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,10 +25,10 @@ pub struct DirectoryProvider {
 }
 
 impl DirectoryProvider {
-    /// Makes the directory if it is not there. Blocks for a moment: to be called at start.
+    /// Makes the directory if it is not there, for its owner alone. Blocks for a moment: to be called at start.
     pub fn open(directory: impl Into<PathBuf>, metrics: Metrics) -> io::Result<Self> {
         let directory = directory.into();
-        fs::create_dir_all(&directory)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
         Ok(Self { directory: directory.into(), written: AtomicU64::new(0), metrics })
     }
 
@@ -108,6 +108,7 @@ fn write(directory: &Path, name: &str, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
     use super::*;
@@ -131,6 +132,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let provider = DirectoryProvider::open(directory.path().join("rings"), Metrics::new()).unwrap();
         provider.check().await.unwrap();
+        let mode = fs::metadata(directory.path().join("rings")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "tokens are for the owner");
         for token in ["first", "second"] {
             assert_eq!(provider.send(notification(token)).await, Outcome::Sent);
         }
