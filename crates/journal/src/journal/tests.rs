@@ -643,8 +643,9 @@ fn the_model_test_sees_a_disk_that_skips_fsync() {
         disk.lose_syncs();
         run(&disk, Odds::default(), &steps)
     });
-    let error = result.expect_err("a disk that skips fsync must lose synced frames").to_string();
-    assert!(error.contains("is lost or out of order"), "{error}");
+    // Which complaint is the smallest is chance: a frame is lost, a removed segment is back. With an honest disk there is
+    // none: the tests above.
+    result.expect_err("a disk that skips fsync must lose what was synced");
 }
 
 #[test]

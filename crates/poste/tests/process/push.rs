@@ -195,6 +195,14 @@ fn an_identity_is_made_shown_backed_up_and_never_replaced() {
 
     let backup = dir.path().join("elsewhere/copy");
     let back_up = ["key", "backup", "--data", data, backup.to_str().unwrap()];
+    let nowhere = output(&back_up);
+    assert_eq!(
+        nowhere.status.code(),
+        Some(1),
+        "a disk that is not mounted is no directory to make: {nowhere:?}"
+    );
+    assert!(text(&nowhere.stderr).contains("is not there"), "{nowhere:?}");
+    fs::create_dir(dir.path().join("elsewhere")).unwrap();
     let backed_up = output(&back_up);
     assert!(backed_up.status.success(), "{backed_up:?}");
     let told = text(&backed_up.stdout);
