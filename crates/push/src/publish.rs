@@ -142,7 +142,9 @@ impl GatewayPublisher {
 impl Publisher for GatewayPublisher {
     async fn publish(&self, answer: Answer) -> Result<(), PublishError> {
         let is_registration = answer.kind == AnswerKind::Registration;
-        self.send(&answer, if is_registration { 2 } else { 1 }).await?;
+        // Of an answer that went out once, and goes out again, nobody needs to know.
+        let noted = |error: &PublishError| self.0.note_refused(error);
+        self.send(&answer, if is_registration { 2 } else { 1 }).await.inspect_err(noted)?;
         if is_registration {
             self.repeat(answer);
         }
@@ -191,10 +193,14 @@ impl Inner {
         }
     }
 
+    fn note_refused(&self, error: &PublishError) {
+        let (PublishError::Away(reason) | PublishError::Refused(reason)) = error;
+        *self.refused.lock() = Some((Instant::now(), reason.clone()));
+    }
+
     fn failed(&self, errors: &[CallFailed]) -> PublishError {
         let reasons: Vec<&str> = errors.iter().map(|error| error.reason.as_str()).collect();
         let reason = reasons.join("; ");
-        *self.refused.lock() = Some((Instant::now(), reason.clone()));
         if errors.iter().all(|error| error.is_refusal) {
             self.metrics.refused.inc();
             return PublishError::Refused(reason);

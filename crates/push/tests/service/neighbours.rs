@@ -107,8 +107,9 @@ async fn an_answer_to_a_message_in_segments_waits_for_a_gateway_too() {
 async fn an_answer_that_gateways_refuse_is_counted_and_shown() {
     let address = free_address();
     let stack = Stack::with(|config| config.gateways = vec![url(address)]).await;
-    let strict = stack.strict_gateway(address, 0.1).await;
-    let bob = Client::of(&stack);
+    // More than any nonce reaches by luck.
+    let strict = stack.strict_gateway(address, 1000.0).await;
+    let (bob, carol) = (Client::of(&stack), Client::of(&stack));
     stack.is_fault_free("push.gateway").await;
     publish(stack.gateway_address, bob.registration(1)).await;
     eventually("it to be tried again", async || stack.metric("answers_refused", "") > 1).await;
@@ -116,6 +117,7 @@ async fn an_answer_that_gateways_refuse_is_counted_and_shown() {
     strict.stop(std::time::Duration::from_secs(10)).await.unwrap();
     let lax = stack.another_gateway(address).await;
     eventually("the answer", async || bob.registered(&stack).await.len() == 1).await;
+    carol.registers(&stack, 1).await;
     stack.is_fault_free("push.gateway").await;
     lax.stop(std::time::Duration::from_secs(10)).await.unwrap();
     stack.end().await;
