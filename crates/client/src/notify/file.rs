@@ -6,7 +6,32 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rand::Rng;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+/// The file's format alone, whatever else a later version puts into it.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// What stands in a file: JSON for people, with a member `format`.
+pub(super) fn encode(file: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(file).expect("texts and numbers are JSON");
+    bytes.push(b'\n');
+    Zeroizing::new(bytes)
+}
+
+/// What [`encode`] wrote in this format, or what is wrong with it. Nothing of its content is in the error.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], wanted: u32) -> Result<T, String> {
+    let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
+    let Format { format } = serde_json::from_slice(bytes).map_err(place)?;
+    if format != wanted {
+        return Err(format!("format {format}"));
+    }
+    serde_json::from_slice(bytes).map_err(place)
+}
 
 /// Replaces the file as a whole (0600), and makes the directories above it (0700). What was there before stays until
 /// the new bytes are durable.

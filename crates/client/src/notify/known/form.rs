@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Contact, Known, KnownInfo, MAX_CONTACTS, MAX_DEVICES, MAX_FLOORS, MAX_SERVERS};
 use crate::notify::contact::PushInfo;
+use crate::notify::file;
 
 /// The format that is written, and the only one that is read.
 const FORMAT: u32 = 1;
@@ -45,12 +46,6 @@ struct Row {
     advertised: bool,
 }
 
-/// The file's format alone, whatever else a later version puts into it.
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
-}
-
 pub(super) fn encode(owner: &PublicKey, known: &Known) -> Zeroizing<Vec<u8>> {
     let row = |row: &KnownInfo| Row {
         installation: row.info.installation.to_string(),
@@ -69,19 +64,12 @@ pub(super) fn encode(owner: &PublicKey, known: &Known) -> Zeroizing<Vec<u8>> {
     };
     let contacts = known.contacts.iter().map(contact).collect();
     let file = File { format: FORMAT, owner: write_key(owner), contacts };
-    let mut bytes = serde_json::to_vec_pretty(&file).expect("texts and numbers are JSON");
-    bytes.push(b'\n');
-    Zeroizing::new(bytes)
+    file::encode(&file)
 }
 
 /// Whose it is and what is in it, or what is wrong with it. Nothing of its content is in the error.
 pub(super) fn decode(bytes: &[u8]) -> Result<(PublicKey, Known), String> {
-    let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
-    let Format { format } = serde_json::from_slice(bytes).map_err(place)?;
-    if format != FORMAT {
-        return Err(format!("format {format}"));
-    }
-    let file: File = serde_json::from_slice(bytes).map_err(place)?;
+    let file: File = file::decode(bytes, FORMAT)?;
     if file.contacts.len() > MAX_CONTACTS {
         return Err(format!("more than {MAX_CONTACTS} contacts"));
     }

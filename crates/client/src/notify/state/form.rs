@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{ReceiverState, Registration, Standing};
+use crate::notify::file;
 use crate::notify::profile::{Device, Profile};
 
 /// The format that is written, and the only one that is read.
@@ -54,12 +55,6 @@ enum StandingForm {
     Leaving,
 }
 
-/// The file's format alone, whatever else a later version puts into it.
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
-}
-
 pub(super) fn encode(owner: &PublicKey, state: &ReceiverState) -> Zeroizing<Vec<u8>> {
     let servers = state.servers.iter().map(|(server, standing)| {
         let standing = match *standing {
@@ -77,19 +72,12 @@ pub(super) fn encode(owner: &PublicKey, state: &ReceiverState) -> Zeroizing<Vec<
         registration: state.registration.as_ref().map(write_registration),
         servers: servers.collect(),
     };
-    let mut bytes = serde_json::to_vec_pretty(&file).expect("texts and numbers are JSON");
-    bytes.push(b'\n');
-    Zeroizing::new(bytes)
+    file::encode(&file)
 }
 
 /// Whose it is and what is in it, or what is wrong with it. Nothing of its content is in the error.
 pub(super) fn decode(bytes: &[u8]) -> Result<(PublicKey, ReceiverState), String> {
-    let place = |error: serde_json::Error| format!("line {}, column {}", error.line(), error.column());
-    let Format { format } = serde_json::from_slice(bytes).map_err(place)?;
-    if format != FORMAT {
-        return Err(format!("format {format}"));
-    }
-    let file: File = serde_json::from_slice(bytes).map_err(place)?;
+    let file: File = file::decode(bytes, FORMAT)?;
     let servers = file.servers.iter().map(|(server, standing)| {
         let standing = match *standing {
             StandingForm::Registering => Standing::Registering,
