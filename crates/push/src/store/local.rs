@@ -40,6 +40,7 @@ use super::{
     MAX_DEVICE_DATA_BYTES, NewRegistration, OwnerState, Registered, Registration, RegistrationStore,
     Retention, StoreError, TopicKeys,
 };
+use claims::Requests;
 use slots::{Keys, Slots};
 use writer::Writer;
 
@@ -75,7 +76,7 @@ pub struct RedbStore(Arc<Inner>);
 struct Inner {
     // The writers end before what they write is closed.
     registrations: Writer<Slots>,
-    requests: Writer<()>,
+    requests: Writer<Requests>,
     files: Arc<Files>,
     caps: Caps,
     expiry: Mutex<expiry::Cursor>,
@@ -139,7 +140,7 @@ impl RegistrationStore for RedbStore {
         let caps = self.0.caps;
         self.0
             .registrations
-            .write(move |transaction, slots| registrations::put(transaction, slots, caps, &registration))
+            .write(move |tables, slots| registrations::put(tables, slots, caps, &registration))
             .await
     }
 
@@ -152,9 +153,7 @@ impl RegistrationStore for RedbStore {
         let (device, caps) = (device.clone(), self.0.caps);
         self.0
             .registrations
-            .write(move |transaction, slots| {
-                registrations::bury(transaction, slots, caps, &device, version, at_unix_s)
-            })
+            .write(move |tables, slots| registrations::bury(tables, slots, caps, &device, version, at_unix_s))
             .await
     }
 
@@ -167,8 +166,8 @@ impl RegistrationStore for RedbStore {
         let device = device.clone();
         self.0
             .registrations
-            .write(move |transaction, slots| {
-                registrations::forget(transaction, slots, &device, at_unix_s, |row| {
+            .write(move |tables, slots| {
+                registrations::forget(tables, slots, &device, at_unix_s, |row| {
                     only_version.is_none_or(|version| row.version == version)
                 })
             })
@@ -210,7 +209,7 @@ impl RegistrationStore for RedbStore {
         }
         self.0
             .registrations
-            .write(move |transaction, _| registrations::note_successes(transaction, &due, at_unix_s))
+            .write(move |tables, _| registrations::note_successes(tables, &due, at_unix_s))
             .await
     }
 
@@ -220,7 +219,7 @@ impl RegistrationStore for RedbStore {
 
     async fn claim(&self, claims: Vec<ClaimKey>, at_unix_s: u64) -> Result<Vec<Claim>, StoreError> {
         let ids = self.0.files.claim_ids(&claims);
-        self.0.requests.write(move |transaction, ()| claims::claim(transaction, &ids, at_unix_s)).await
+        self.0.requests.write(move |tables, _| claims::claim(tables, &ids, at_unix_s)).await
     }
 
     async fn finish(
@@ -234,7 +233,7 @@ impl RegistrationStore for RedbStore {
         let answer = answer.map(|(id, text)| self.0.files.seal_answer(&id, &text));
         self.0
             .requests
-            .write(move |transaction, ()| claims::finish(transaction, &ends, answer.as_ref(), at_unix_s))
+            .write(move |tables, _| claims::finish(tables, &ends, answer.as_ref(), at_unix_s))
             .await
     }
 
@@ -248,11 +247,11 @@ impl RegistrationStore for RedbStore {
     }
 
     async fn set_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
-        self.0.requests.write(move |transaction, ()| claims::set_checkpoint(transaction, &checkpoint)).await
+        self.0.requests.write(move |tables, _| claims::set_checkpoint(tables, &checkpoint)).await
     }
 
     async fn reset_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
-        self.0.requests.write(move |transaction, ()| claims::reset_checkpoint(transaction, &checkpoint)).await
+        self.0.requests.write(move |tables, _| claims::reset_checkpoint(tables, &checkpoint)).await
     }
 
     fn health(&self) -> Result<(), StoreError> {

@@ -3,11 +3,12 @@
 //! who saw the request can open it.
 
 use rand::Rng;
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::seal::{Kind, SealKey};
+use super::writer::Aside;
 use super::{Files, META, REQUESTS};
 use crate::store::{AnswerId, Checkpoint, Claim, ClaimEnd, ClaimKey, StoreError};
 
@@ -42,22 +43,49 @@ pub(super) struct SealedAnswer {
     sealed: Vec<u8>,
 }
 
+/// The database of requests, which stands alone.
+pub(super) struct Requests;
+
+/// Its tables.
+pub(super) struct Tables<'t> {
+    pub(super) open: Table<'t, &'static FoundBy, u64>,
+    pub(super) ended: Table<'t, &'static FoundBy, u8>,
+    pub(super) ended_at: Table<'t, (u64, &'static FoundBy), ()>,
+    pub(super) answers: Table<'t, &'static FoundBy, &'static [u8]>,
+    pub(super) answered_at: Table<'t, (u64, &'static FoundBy), ()>,
+    pub(super) meta: Table<'t, &'static str, &'static [u8]>,
+}
+
+impl Aside for Requests {
+    type Tables<'t> = Tables<'t>;
+
+    fn tables(transaction: &WriteTransaction) -> Result<Tables<'_>, StoreError> {
+        Ok(Tables {
+            open: transaction.open_table(OPEN)?,
+            ended: transaction.open_table(ENDED)?,
+            ended_at: transaction.open_table(ENDED_AT)?,
+            answers: transaction.open_table(ANSWERS)?,
+            answered_at: transaction.open_table(ANSWERED_AT)?,
+            meta: transaction.open_table(META)?,
+        })
+    }
+}
+
 /// Takes claims, one by one: a key that comes twice is won once.
 pub(super) fn claim(
-    transaction: &WriteTransaction,
+    tables: &mut Tables<'_>,
     claims: &[FoundBy],
     at_unix_s: u64,
 ) -> Result<Vec<Claim>, StoreError> {
-    let (mut open, ended) = (transaction.open_table(OPEN)?, transaction.open_table(ENDED)?);
     let mut met = Vec::with_capacity(claims.len());
     for id in claims {
-        let end = ended.get(id)?.map(|end| end.value());
+        let end = tables.ended.get(id)?.map(|end| end.value());
         met.push(match end {
             Some(SENT) => Claim::Sent,
             Some(_) => Claim::Unknown,
-            None if open.get(id)?.is_some() => Claim::Open,
+            None if tables.open.get(id)?.is_some() => Claim::Open,
             None => {
-                open.insert(id, at_unix_s)?;
+                tables.open.insert(id, at_unix_s)?;
                 Claim::Won
             }
         });
@@ -67,79 +95,61 @@ pub(super) fn claim(
 
 /// Ends claims that are open, and remembers an answer.
 pub(super) fn finish(
-    transaction: &WriteTransaction,
+    tables: &mut Tables<'_>,
     ends: &[(FoundBy, ClaimEnd)],
     answer: Option<&SealedAnswer>,
     at_unix_s: u64,
 ) -> Result<(), StoreError> {
-    if !ends.is_empty() {
-        let mut open = transaction.open_table(OPEN)?;
-        let mut ended = transaction.open_table(ENDED)?;
-        let mut ended_at = transaction.open_table(ENDED_AT)?;
-        for (id, end) in ends {
-            let was_open = open.remove(id)?.is_some();
-            let end = match end {
-                ClaimEnd::Refused => continue,
-                ClaimEnd::Sent => SENT,
-                ClaimEnd::Unknown => UNKNOWN,
-            };
-            if was_open {
-                ended.insert(id, end)?;
-                ended_at.insert((at_unix_s, id), ())?;
-            }
+    for (id, end) in ends {
+        let was_open = tables.open.remove(id)?.is_some();
+        let end = match end {
+            ClaimEnd::Refused => continue,
+            ClaimEnd::Sent => SENT,
+            ClaimEnd::Unknown => UNKNOWN,
+        };
+        if was_open {
+            tables.ended.insert(id, end)?;
+            tables.ended_at.insert((at_unix_s, id), ())?;
         }
     }
     if let Some(answer) = answer {
-        let mut answers = transaction.open_table(ANSWERS)?;
-        let mut answered_at = transaction.open_table(ANSWERED_AT)?;
         let stored = [&at_unix_s.to_be_bytes(), answer.salt.as_slice(), &answer.sealed].concat();
-        let earlier = answers.insert(&answer.id, stored.as_slice())?;
+        let earlier = tables.answers.insert(&answer.id, stored.as_slice())?;
         if let Some(at) = earlier.and_then(|earlier| time_of(earlier.value())) {
-            answered_at.remove((at, &answer.id))?;
+            tables.answered_at.remove((at, &answer.id))?;
         }
-        answered_at.insert((at_unix_s, &answer.id), ())?;
+        tables.answered_at.insert((at_unix_s, &answer.id), ())?;
     }
     Ok(())
 }
 
 /// Makes every open claim unknown: whoever had it is gone.
-pub(super) fn end_open_claims(transaction: &WriteTransaction) -> Result<u64, StoreError> {
-    let mut open = transaction.open_table(OPEN)?;
-    let mut ended = transaction.open_table(ENDED)?;
-    let mut ended_at = transaction.open_table(ENDED_AT)?;
+pub(super) fn end_open_claims(tables: &mut Tables<'_>) -> Result<u64, StoreError> {
     let mut count = 0;
-    while let Some((id, at)) = open.pop_first()? {
-        ended.insert(id.value(), UNKNOWN)?;
-        ended_at.insert((at.value(), id.value()), ())?;
+    while let Some((id, at)) = tables.open.pop_first()? {
+        tables.ended.insert(id.value(), UNKNOWN)?;
+        tables.ended_at.insert((at.value(), id.value()), ())?;
         count += 1;
     }
     Ok(count)
 }
 
 /// Raises the checkpoint, or replaces that of another archive.
-pub(super) fn set_checkpoint(
-    transaction: &WriteTransaction,
-    checkpoint: &Checkpoint,
-) -> Result<(), StoreError> {
-    let meta = transaction.open_table(META)?;
-    let stored = meta.get(CHECKPOINT)?.map(|stored| decode_checkpoint(stored.value())).transpose()?;
+pub(super) fn set_checkpoint(tables: &mut Tables<'_>, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+    let stored = tables.meta.get(CHECKPOINT)?.map(|stored| decode_checkpoint(stored.value())).transpose()?;
     let is_behind = |stored: &Checkpoint| {
         stored.archive_store_id == checkpoint.archive_store_id && stored.seq >= checkpoint.seq
     };
     if stored.as_ref().is_some_and(is_behind) {
         return Ok(());
     }
-    drop(meta);
-    reset_checkpoint(transaction, checkpoint)
+    reset_checkpoint(tables, checkpoint)
 }
 
 /// Replaces the checkpoint.
-pub(super) fn reset_checkpoint(
-    transaction: &WriteTransaction,
-    checkpoint: &Checkpoint,
-) -> Result<(), StoreError> {
+pub(super) fn reset_checkpoint(tables: &mut Tables<'_>, checkpoint: &Checkpoint) -> Result<(), StoreError> {
     let bytes = [checkpoint.archive_store_id.as_slice(), &checkpoint.seq.to_be_bytes()].concat();
-    transaction.open_table(META)?.insert(CHECKPOINT, bytes.as_slice())?;
+    tables.meta.insert(CHECKPOINT, bytes.as_slice())?;
     Ok(())
 }
 

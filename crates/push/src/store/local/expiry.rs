@@ -2,9 +2,9 @@
 
 use std::ops::Bound;
 
-use redb::{ReadableDatabase, Table, TableError, WriteTransaction};
+use redb::{ReadableDatabase, Table, TableError};
 
-use super::claims::{ANSWERED_AT, ANSWERS, ENDED, ENDED_AT, FoundBy, OPEN};
+use super::claims::{FoundBy, Requests, Tables};
 use super::registrations::{ROWS, TOMBSTONE_TIMES, forget, forget_tombstone};
 use super::row::{Row, device_of};
 use super::{Files, RedbStore};
@@ -84,13 +84,13 @@ async fn expire_rows(
         expired.registrations = store
             .0
             .registrations
-            .write(move |transaction, slots| {
+            .write(move |tables, slots| {
                 let mut forgotten = Vec::new();
                 for device in &stale {
                     // It may have been registered or reached since.
                     let is_stale = |row: &Row| row.last_sign_unix_s() < before;
                     // No older registration of it was made after its last sign.
-                    if forget(transaction, slots, device, 0, is_stale)?.is_some() {
+                    if forget(tables, slots, device, 0, is_stale)?.is_some() {
                         forgotten.push(device.clone());
                     }
                 }
@@ -114,10 +114,10 @@ async fn expire_tombstones(
         expired.tombstones = store
             .0
             .registrations
-            .write(move |transaction, _| {
+            .write(move |tables, _| {
                 let mut count = 0;
                 for device_key in &stale {
-                    count += u64::from(forget_tombstone(transaction, device_key, before)?);
+                    count += u64::from(forget_tombstone(tables, device_key, before)?);
                 }
                 Ok(count)
             })
@@ -135,20 +135,18 @@ async fn expire_requests(
     if (claims_before, answers_before) == (0, 0) {
         return Ok(Expired { is_done: true, ..Expired::default() });
     }
-    let work = move |transaction: &WriteTransaction, (): &mut ()| {
-        let ended = oldest(&mut transaction.open_table(ENDED_AT)?, claims_before, budget)?;
-        let mut claims = transaction.open_table(ENDED)?;
+    let work = move |tables: &mut Tables<'_>, _: &mut Requests| {
+        let ended = oldest(&mut tables.ended_at, claims_before, budget)?;
         for id in &ended {
-            claims.remove(id)?;
+            tables.ended.remove(id)?;
         }
-        let answered = oldest(&mut transaction.open_table(ANSWERED_AT)?, answers_before, budget)?;
-        let mut answers = transaction.open_table(ANSWERS)?;
+        let answered = oldest(&mut tables.answered_at, answers_before, budget)?;
         for id in &answered {
-            answers.remove(id)?;
+            tables.answers.remove(id)?;
         }
         // Few: those that are being sent now, and any whose owner forgot to end them.
         let mut open = 0;
-        transaction.open_table(OPEN)?.retain(|_, at| {
+        tables.open.retain(|_, at| {
             let is_kept = at >= claims_before;
             open += u64::from(!is_kept);
             is_kept

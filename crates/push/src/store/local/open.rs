@@ -14,10 +14,9 @@ use rand::Rng;
 use redb::backends::FileBackend;
 use redb::{Builder, Database, Durability, ReadableDatabase, StorageBackend, WriteTransaction};
 
-use super::claims::{ANSWERED_AT, ANSWERS, ENDED, ENDED_AT, OPEN, end_open_claims};
-use super::registrations::{DEVICE_DATA, ROWS, TOMBSTONES};
+use super::claims::{Requests, end_open_claims};
 use super::slots::{self, Keys, Slots};
-use super::writer::{Writer, Writing};
+use super::writer::{Aside, Writer, Writing};
 use super::{Backends, Files, Inner, KEYS, META, Options, REGISTRATIONS, REQUESTS, RedbStore, STORE};
 use crate::store::StoreError;
 
@@ -74,7 +73,7 @@ pub(super) fn open_files<B: StorageBackend>(
     let keys = Keys(Arc::new(files.keys));
     let slots = Slots::open(keys.clone(), store_id, &registrations)?;
     let transaction = begin(&requests)?;
-    let unknown = end_open_claims(&transaction)?;
+    let unknown = end_open_claims(&mut Requests::tables(&transaction)?)?;
     transaction.commit()?;
     if unknown > 0 {
         tracing::warn!(count = unknown, "nobody knows of these notifications whether they were sent");
@@ -87,7 +86,7 @@ pub(super) fn open_files<B: StorageBackend>(
     let (registrations, requests) = (Arc::new(registrations), Arc::new(requests));
     let inner = Inner {
         registrations: Writer::start(REGISTRATIONS_WRITING, Arc::clone(&registrations), slots)?,
-        requests: Writer::start(REQUESTS_WRITING, Arc::clone(&requests), ())?,
+        requests: Writer::start(REQUESTS_WRITING, Arc::clone(&requests), Requests)?,
         files: Arc::new(Files { registrations, requests, keys, salt, unreadable: AtomicU64::new(0), sizes }),
         caps: options.caps,
         expiry: Mutex::default(),
@@ -106,23 +105,14 @@ pub(super) fn create_files<B: StorageBackend>(
     slots::create(&files.keys, store_id)?;
     let registrations = database(files.registrations, options)?;
     let transaction = begin(&registrations)?;
-    transaction.open_table(ROWS)?;
-    transaction.open_table(DEVICE_DATA)?;
-    transaction.open_table(TOMBSTONES)?;
-    slots::create_table(&transaction)?;
-    transaction.open_table(META)?.insert(STORE_ID, store_id.as_slice())?;
+    Slots::tables(&transaction)?.meta.insert(STORE_ID, store_id.as_slice())?;
     transaction.commit()?;
     let requests = database(files.requests, options)?;
     let transaction = begin(&requests)?;
-    transaction.open_table(OPEN)?;
-    transaction.open_table(ENDED)?;
-    transaction.open_table(ENDED_AT)?;
-    transaction.open_table(ANSWERS)?;
-    transaction.open_table(ANSWERED_AT)?;
     {
         let mut salt = [0_u8; 32];
         rand::rng().fill_bytes(&mut salt);
-        let mut meta = transaction.open_table(META)?;
+        let mut meta = Requests::tables(&transaction)?.meta;
         meta.insert(STORE_ID, store_id.as_slice())?;
         meta.insert(SALT, salt.as_slice())?;
     }

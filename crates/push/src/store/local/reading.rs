@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
 use poste_wire::status::HashedPublicKey;
-use redb::{ReadTransaction, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::Files;
 use super::registrations::{DEVICE_DATA, ROWS, TOMBSTONES, all_of, is_due_for_a_note};
@@ -16,32 +16,45 @@ use super::row::{Row, behind_owner, device_key, owner_of};
 use super::seal::SealKey;
 use crate::store::{DeviceId, MAX_FOUND_BYTES, Registration, StoreError, TopicKeys};
 
+/// The registrations as they were at one moment.
+struct Snapshot {
+    read: ReadTransaction,
+    rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    device_data: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
 impl Files {
+    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let read = self.registrations.begin_read()?;
+        let (rows, device_data) = (read.open_table(ROWS)?, read.open_table(DEVICE_DATA)?);
+        Ok(Snapshot { read, rows, device_data })
+    }
+
     /// The highest version of a device.
     pub(super) fn version(&self, device: &DeviceId) -> Result<Option<u64>, StoreError> {
-        let read = self.registrations.begin_read()?;
+        let snapshot = self.snapshot()?;
         let key = device_key(device);
-        if let Some(row) = self.row(&read, &key)? {
+        if let Some(row) = self.row(&snapshot, &key)? {
             return Ok(Some(row.version));
         }
-        let version = read.open_table(TOMBSTONES)?.get(key.as_slice())?;
+        let version = snapshot.read.open_table(TOMBSTONES)?.get(key.as_slice())?;
         Ok(version.map(|version| version.value()))
     }
 
     /// All registrations of an owner.
     pub(super) fn registrations_of(&self, owner: &HashedPublicKey) -> Result<Vec<Registration>, StoreError> {
-        let read = self.registrations.begin_read()?;
+        let snapshot = self.snapshot()?;
         let all = all_of(owner);
         let mut registrations = Vec::new();
-        for found in read.open_table(ROWS)?.range(all.start.as_slice()..all.end.as_slice())? {
-            registrations.extend(self.registration(&read, found?.0.value())?);
+        for found in snapshot.rows.range(all.start.as_slice()..all.end.as_slice())? {
+            registrations.extend(self.registration(&snapshot, found?.0.value())?);
         }
         Ok(registrations)
     }
 
     /// The registrations of the first devices, in their order, each opened once.
     pub(super) fn find(&self, devices: &[DeviceId]) -> Result<Vec<Option<Registration>>, StoreError> {
-        let read = self.registrations.begin_read()?;
+        let snapshot = self.snapshot()?;
         let mut opened: HashMap<&DeviceId, Option<Registration>> = HashMap::new();
         let mut opened_bytes = 0;
         let mut found = Vec::new();
@@ -50,7 +63,7 @@ impl Files {
                 Entry::Occupied(known) => known.get().clone(),
                 Entry::Vacant(_) if opened_bytes >= MAX_FOUND_BYTES => break,
                 Entry::Vacant(new) => {
-                    let registration = self.registration(&read, &device_key(device))?;
+                    let registration = self.registration(&snapshot, &device_key(device))?;
                     opened_bytes += registration.as_ref().map_or(0, |found| found.data.as_bytes().len());
                     new.insert(registration).clone()
                 }
@@ -62,9 +75,8 @@ impl Files {
 
     /// The topic keys of an owner.
     pub(super) fn topic_keys_of(&self, owner: &HashedPublicKey) -> Result<Option<TopicKeys>, StoreError> {
-        let read = self.registrations.begin_read()?;
         let all = all_of(owner);
-        for found in read.open_table(ROWS)?.range(all.start.as_slice()..all.end.as_slice())? {
+        for found in self.snapshot()?.rows.range(all.start.as_slice()..all.end.as_slice())? {
             let (key, row) = found?;
             if let Some(topic_keys) = self.topic_keys(key.value(), row.value())? {
                 return Ok(Some(topic_keys));
@@ -79,11 +91,10 @@ impl Files {
         after: Option<&HashedPublicKey>,
         max: usize,
     ) -> Result<Vec<HashedPublicKey>, StoreError> {
-        let read = self.registrations.begin_read()?;
         let behind = after.map(behind_owner);
         let from = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut owners: Vec<HashedPublicKey> = Vec::new();
-        for found in read.open_table(ROWS)?.range::<&[u8]>((from, Bound::Unbounded))? {
+        for found in self.snapshot()?.rows.range::<&[u8]>((from, Bound::Unbounded))? {
             let Some(owner) = self.readable(owner_of(found?.0.value())) else { continue };
             if owners.last() == Some(&owner) {
                 continue;
@@ -102,23 +113,26 @@ impl Files {
         devices: Vec<DeviceId>,
         at_unix_s: u64,
     ) -> Result<Vec<DeviceId>, StoreError> {
-        let read = self.registrations.begin_read()?;
+        let snapshot = self.snapshot()?;
         let mut due = HashSet::new();
         for device in devices {
-            if self.row(&read, &device_key(&device))?.is_some_and(|row| is_due_for_a_note(&row, at_unix_s)) {
+            if self
+                .row(&snapshot, &device_key(&device))?
+                .is_some_and(|row| is_due_for_a_note(&row, at_unix_s))
+            {
                 due.insert(device);
             }
         }
         Ok(due.into_iter().collect())
     }
 
-    fn registration(&self, read: &ReadTransaction, key: &[u8]) -> Result<Option<Registration>, StoreError> {
-        let open = |read: &ReadTransaction, row: &Row, seal_key: &SealKey| {
-            let sealed = read.open_table(DEVICE_DATA)?.get(key)?;
+    fn registration(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Registration>, StoreError> {
+        let open = |snapshot: &Snapshot, row: &Row, seal_key: &SealKey| {
+            let sealed = snapshot.device_data.get(key)?;
             Ok(sealed.and_then(|sealed| row.open(key, sealed.value(), seal_key)))
         };
-        match self.row(read, key)? {
-            Some(row) => self.opened(read, key, row, open),
+        match self.row(snapshot, key)? {
+            Some(row) => self.opened(snapshot, key, row, open),
             None => Ok(None),
         }
     }
@@ -129,14 +143,13 @@ impl Files {
         if first.is_some() {
             return Ok(first);
         }
-        let open =
-            |_: &ReadTransaction, row: &Row, seal_key: &SealKey| Ok(row.open_topic_keys(key, seal_key));
-        self.opened(&self.registrations.begin_read()?, key, row, open)
+        let open = |_: &Snapshot, row: &Row, seal_key: &SealKey| Ok(row.open_topic_keys(key, seal_key));
+        self.opened(&self.snapshot()?, key, row, open)
     }
 
     /// A row, absent if it is damaged.
-    fn row(&self, read: &ReadTransaction, key: &[u8]) -> Result<Option<Row>, StoreError> {
-        let row = read.open_table(ROWS)?.get(key)?;
+    fn row(&self, snapshot: &Snapshot, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        let row = snapshot.rows.get(key)?;
         Ok(row.and_then(|row| self.readable(Row::decode(row.value()))))
     }
 
@@ -151,16 +164,16 @@ impl Files {
     /// Opens a text of a row, that of a newer row if it was replaced meanwhile.
     fn opened<T>(
         &self,
-        read: &ReadTransaction,
+        snapshot: &Snapshot,
         key: &[u8],
         mut found: Row,
-        open: impl Fn(&ReadTransaction, &Row, &SealKey) -> Result<Option<T>, StoreError>,
+        open: impl Fn(&Snapshot, &Row, &SealKey) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        if let Some(text) = open(read, &found, &self.keys.read(found.slot)?)? {
+        if let Some(text) = open(snapshot, &found, &self.keys.read(found.slot)?)? {
             return Ok(Some(text));
         }
         loop {
-            let now = self.registrations.begin_read()?;
+            let now = self.snapshot()?;
             let Some(newer) = self.row(&now, key)? else { return Ok(None) };
             if let Some(text) = open(&now, &newer, &self.keys.read(newer.slot)?)? {
                 return Ok(Some(text));

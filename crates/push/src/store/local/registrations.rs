@@ -6,8 +6,9 @@ use std::ops;
 use poste_wire::status::HashedPublicKey;
 use redb::{Range, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 
+use super::META;
 use super::row::{Row, behind_owner, device_key, sealed_bytes};
-use super::slots::Slots;
+use super::slots::{FREE, FreeSlots, Meta, Slots};
 use crate::store::{Caps, DeviceId, NewRegistration, OwnerState, Registered, StoreError};
 
 /// By device: the bytes of a [`Row`].
@@ -29,12 +30,11 @@ const NOTE_AGAIN_S: u64 = 24 * 60 * 60;
 
 /// Stores a registration, or replaces one.
 pub(super) fn put(
-    transaction: &WriteTransaction,
+    tables: &mut Tables<'_>,
     slots: &mut Slots,
     caps: Caps,
     registration: &NewRegistration,
 ) -> Result<Registered, StoreError> {
-    let mut tables = Tables::open(transaction)?;
     let key = device_key(&registration.device);
     let stands = tables.stand(&key)?;
     let owner = tables.owner(&registration.device.key)?;
@@ -47,14 +47,18 @@ pub(super) fn put(
     if is_new && !has_room {
         return Ok(Registered::TooManyDevices);
     }
-    let old_bytes = tables.data_bytes_of(&key)?;
+    let old_bytes = if is_new { 0 } else { tables.data_bytes_of(&key)? };
+    let all_bytes = tables.all_data_bytes()?.saturating_sub(old_bytes);
     let new_bytes = sealed_bytes(registration);
     if new_bytes > old_bytes {
-        let others = tables.owner_data_bytes(&registration.device.key)?.saturating_sub(old_bytes);
+        let others = match owner.registrations {
+            0 => 0,
+            _ => tables.owner_data_bytes(&registration.device.key)?.saturating_sub(old_bytes),
+        };
         if others + new_bytes > caps.data_bytes as u64 {
             return Ok(Registered::TooManyDevices);
         }
-        let all_bytes = tables.all_data_bytes()?.saturating_sub(old_bytes) + new_bytes;
+        let all_bytes = all_bytes + new_bytes;
         let is_full = match owner.devices {
             0 => all_bytes > caps.all_data_bytes / 2 || tables.rows.len()? >= caps.all_registrations,
             _ => all_bytes > caps.all_data_bytes,
@@ -64,30 +68,32 @@ pub(super) fn put(
         }
     }
     if let Some(row) = &stands.row {
-        slots.release(transaction, row.slot)?;
+        slots.release(&mut tables.free_slots, row.slot)?;
     }
-    let (slot, seal_key) = slots.take(transaction)?;
+    let (slot, seal_key) = slots.take(&mut tables.free_slots, &mut tables.meta)?;
     let (row, data) = Row::seal(registration, slot, &seal_key);
     tables.rows.insert(key.as_slice(), row.encode().as_slice())?;
-    tables.note_data_bytes(old_bytes, data.len() as u64)?;
+    tables.totals.insert(DATA_BYTES, all_bytes.saturating_add(data.len() as u64))?;
     tables.device_data.insert(key.as_slice(), data.as_slice())?;
-    tables.remove_tombstone(&key)?;
+    if stands.tombstone.is_some() {
+        tables.remove_tombstone(&key)?;
+    }
     if stands.is_damaged {
-        slots.release_lost(transaction, tables.used_slots()?)?;
+        let used = tables.used_slots()?;
+        slots.release_lost(&mut tables.free_slots, used)?;
     }
     Ok(Registered::Done(OwnerState { registrations: owner.registrations + usize::from(is_new) }))
 }
 
 /// Forgets a registration by a message with a version of its own, which is kept.
 pub(super) fn bury(
-    transaction: &WriteTransaction,
+    tables: &mut Tables<'_>,
     slots: &mut Slots,
     caps: Caps,
     device: &DeviceId,
     version: u64,
     at_unix_s: u64,
 ) -> Result<Registered, StoreError> {
-    let mut tables = Tables::open(transaction)?;
     let key = device_key(device);
     let stands = tables.stand(&key)?;
     let owner = tables.owner(&device.key)?;
@@ -101,37 +107,35 @@ pub(super) fn bury(
         return Ok(Registered::StoreFull);
     }
     let left = owner.registrations - usize::from(stands.is_registered());
-    tables.bury(transaction, slots, &key, &stands, (version, at_unix_s))?;
+    tables.bury(slots, &key, &stands, (version, at_unix_s))?;
     Ok(Registered::Done(OwnerState { registrations: left }))
 }
 
 /// Forgets a registration that `is_meant` tells by its row, and keeps its version: from this time on, or from its last
 /// sign if that is later.
 pub(super) fn forget(
-    transaction: &WriteTransaction,
+    tables: &mut Tables<'_>,
     slots: &mut Slots,
     device: &DeviceId,
     at_unix_s: u64,
     is_meant: impl FnOnce(&Row) -> bool,
 ) -> Result<Option<OwnerState>, StoreError> {
-    let mut tables = Tables::open(transaction)?;
     let key = device_key(device);
     let stands = tables.stand(&key)?;
     let meant = stands.row.as_ref().filter(|row| is_meant(row));
     let Some(kept) = meant.map(|row| (row.version, row.last_sign_unix_s().max(at_unix_s))) else {
         return Ok(None);
     };
-    tables.bury(transaction, slots, &key, &stands, kept)?;
+    tables.bury(slots, &key, &stands, kept)?;
     Ok(Some(OwnerState { registrations: tables.owner(&device.key)?.registrations }))
 }
 
 /// Forgets the version of a device too, if it was last heard of before this time.
 pub(super) fn forget_tombstone(
-    transaction: &WriteTransaction,
+    tables: &mut Tables<'_>,
     device_key: &[u8],
     before_unix_s: u64,
 ) -> Result<bool, StoreError> {
-    let mut tables = Tables::open(transaction)?;
     let at = tables.tombstone_times.get(device_key)?.map(|at| at.value());
     let is_old = at.is_some_and(|at| at < before_unix_s);
     if is_old {
@@ -142,11 +146,10 @@ pub(super) fn forget_tombstone(
 
 /// Notes that devices were reached.
 pub(super) fn note_successes(
-    transaction: &WriteTransaction,
+    tables: &mut Tables<'_>,
     devices: &[DeviceId],
     at_unix_s: u64,
 ) -> Result<(), StoreError> {
-    let mut tables = Tables::open(transaction)?;
     for device in devices {
         let key = device_key(device);
         if let Some(row) = tables.row(&key)?.filter(|row| is_due_for_a_note(row, at_unix_s)) {
@@ -175,12 +178,15 @@ fn sum_of_bytes(data: Range<'_, &'static [u8], &'static [u8]>) -> Result<u64, St
     Ok(bytes)
 }
 
-struct Tables<'t> {
+/// The tables of the database.
+pub(super) struct Tables<'t> {
     rows: Table<'t, &'static [u8], &'static [u8]>,
     device_data: Table<'t, &'static [u8], &'static [u8]>,
     tombstones: Table<'t, &'static [u8], u64>,
     tombstone_times: Table<'t, &'static [u8], u64>,
     totals: Table<'t, &'static str, u64>,
+    free_slots: FreeSlots<'t>,
+    pub(super) meta: Meta<'t>,
 }
 
 /// What is stored of a device.
@@ -198,13 +204,15 @@ struct Owner {
 }
 
 impl<'t> Tables<'t> {
-    fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
         Ok(Self {
             rows: transaction.open_table(ROWS)?,
             device_data: transaction.open_table(DEVICE_DATA)?,
             tombstones: transaction.open_table(TOMBSTONES)?,
             tombstone_times: transaction.open_table(TOMBSTONE_TIMES)?,
             totals: transaction.open_table(TOTALS)?,
+            free_slots: transaction.open_table(FREE)?,
+            meta: transaction.open_table(META)?,
         })
     }
 
@@ -244,32 +252,27 @@ impl<'t> Tables<'t> {
         }
     }
 
-    /// Call it before the data is changed.
-    fn note_data_bytes(&mut self, old: u64, new: u64) -> Result<(), StoreError> {
-        let bytes = self.all_data_bytes()?.saturating_sub(old).saturating_add(new);
-        self.totals.insert(DATA_BYTES, bytes)?;
-        Ok(())
-    }
-
     fn bury(
         &mut self,
-        transaction: &WriteTransaction,
         slots: &mut Slots,
         key: &[u8],
         stands: &Stand,
         (version, at_unix_s): (u64, u64),
     ) -> Result<(), StoreError> {
         if stands.is_registered() {
-            let old_bytes = self.data_bytes_of(key)?;
-            self.note_data_bytes(old_bytes, 0)?;
+            let bytes = self.all_data_bytes()?.saturating_sub(self.data_bytes_of(key)?);
+            self.totals.insert(DATA_BYTES, bytes)?;
             self.rows.remove(key)?;
             self.device_data.remove(key)?;
         }
         if let Some(row) = &stands.row {
-            slots.release(transaction, row.slot)?;
+            slots.release(&mut self.free_slots, row.slot)?;
         }
         if stands.is_damaged {
-            slots.release_lost(transaction, self.used_slots()?)?;
+            {
+                let used = self.used_slots()?;
+                slots.release_lost(&mut self.free_slots, used)?;
+            };
         }
         self.tombstones.insert(key, version)?;
         self.tombstone_times.insert(key, at_unix_s)?;

@@ -14,16 +14,23 @@
 
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition, WriteTransaction,
+};
 use zeroize::Zeroizing;
 
+use super::registrations::Tables;
 use super::seal::SealKey;
 use super::writer::Aside;
 use super::{KEYS, META};
 use crate::store::StoreError;
 
 /// Slots that hold no key of a committed row.
-const FREE: TableDefinition<'_, u32, ()> = TableDefinition::new("free_slots");
+pub(super) const FREE: TableDefinition<'_, u32, ()> = TableDefinition::new("free_slots");
+/// [`FREE`] in a transaction.
+pub(super) type FreeSlots<'t> = Table<'t, u32, ()>;
+/// [`META`] in a transaction.
+pub(super) type Meta<'t> = Table<'t, &'static str, &'static [u8]>;
 /// In `META`: how many slots there are, 4 bytes big-endian.
 const COUNT: &str = "slots";
 
@@ -79,12 +86,6 @@ pub(super) fn create(file: &dyn StorageBackend, store_id: &[u8; 16]) -> Result<(
         .and_then(|()| file.write(0, &header(store_id)))
         .and_then(|()| file.sync_data());
     written.map_err(StoreError::io("write", KEYS.as_ref()))
-}
-
-/// Makes the table of free slots.
-pub(super) fn create_table(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    transaction.open_table(FREE)?;
-    Ok(())
 }
 
 impl Slots {
@@ -173,13 +174,16 @@ impl Slots {
     }
 
     /// A new key in a slot that is the row's own.
-    pub(super) fn take(&mut self, transaction: &WriteTransaction) -> Result<(u32, SealKey), StoreError> {
+    pub(super) fn take(
+        &mut self,
+        free: &mut FreeSlots<'_>,
+        meta: &mut Meta<'_>,
+    ) -> Result<(u32, SealKey), StoreError> {
         if self.free.is_empty() {
-            self.grow(transaction)?;
+            self.grow(free, meta)?;
         }
         let slot = self.free.pop().expect("it just grew");
         self.taken.push(slot);
-        let mut free = transaction.open_table(FREE)?;
         free.remove(slot)?;
         let key = SealKey::random();
         self.is_written = true;
@@ -188,8 +192,7 @@ impl Slots {
     }
 
     /// Gives a slot back that no row uses once the transaction is committed.
-    pub(super) fn release(&mut self, transaction: &WriteTransaction, slot: u32) -> Result<(), StoreError> {
-        let mut free = transaction.open_table(FREE)?;
+    pub(super) fn release(&mut self, free: &mut FreeSlots<'_>, slot: u32) -> Result<(), StoreError> {
         free.insert(slot, ())?;
         self.freed.push(slot);
         Ok(())
@@ -199,7 +202,7 @@ impl Slots {
     /// `used` are those of all rows.
     pub(super) fn release_lost(
         &mut self,
-        transaction: &WriteTransaction,
+        free: &mut FreeSlots<'_>,
         used: impl IntoIterator<Item = u32>,
     ) -> Result<(), StoreError> {
         let mut is_known = vec![false; self.count as usize];
@@ -210,12 +213,12 @@ impl Slots {
             }
         }
         for (slot, _) in (0..).zip(is_known).filter(|(_, is_known)| !is_known) {
-            self.release(transaction, slot)?;
+            self.release(free, slot)?;
         }
         Ok(())
     }
 
-    fn grow(&mut self, transaction: &WriteTransaction) -> Result<(), StoreError> {
+    fn grow(&mut self, free: &mut FreeSlots<'_>, meta: &mut Meta<'_>) -> Result<(), StoreError> {
         let more = self.count..self.count.saturating_add(GROWTH);
         let zeros = vec![0; GROWTH as usize * SealKey::BYTES];
         let grown = self
@@ -224,11 +227,9 @@ impl Slots {
             .set_len(offset(more.end))
             .and_then(|()| self.keys.0.write(offset(more.start), &zeros));
         grown.map_err(StoreError::io("extend", KEYS.as_ref()))?;
-        let mut free = transaction.open_table(FREE)?;
         for slot in more.clone() {
             free.insert(slot, ())?;
         }
-        let mut meta = transaction.open_table(META)?;
         meta.insert(COUNT, more.end.to_be_bytes().as_slice())?;
         self.count = more.end;
         // The last is taken first: the lowest slots are used first.
@@ -239,6 +240,12 @@ impl Slots {
 }
 
 impl Aside for Slots {
+    type Tables<'t> = Tables<'t>;
+
+    fn tables(transaction: &WriteTransaction) -> Result<Tables<'_>, StoreError> {
+        Tables::open(transaction)
+    }
+
     fn before_commit(&mut self) -> Result<(), StoreError> {
         if std::mem::take(&mut self.is_written) { self.keys.sync() } else { Ok(()) }
     }

@@ -1,6 +1,7 @@
 //! The one that writes a database: a thread that gathers what several callers want into one transaction, so that one
-//! commit serves them all. While it commits the next group gathers. A commit costs as much processor time as all else
-//! that a request needs, so a group waits a moment for more where there was more; who is alone waits for nobody.
+//! commit serves them all, and each table is opened once for them all. While it commits the next group gathers. A commit
+//! costs as much processor time as all else that a request needs, so a group waits a moment for more where there was
+//! more; who is alone waits for nobody.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,26 +20,24 @@ const GROUP: usize = 256;
 /// How long a group waits for more, if the last one had more than one job.
 const LINGER: Duration = Duration::from_millis(2);
 
-/// What has to be done beside a transaction.
+/// Which tables the transactions of a database have, and what has to be done beside them.
 pub(super) trait Aside: Send + 'static {
-    /// Before the commit: makes durable what the rows of the transaction refer to.
-    fn before_commit(&mut self) -> Result<(), StoreError>;
-    /// After the commit and before anybody is told: takes away what no row refers to any more.
-    fn after_commit(&mut self) -> Result<(), StoreError>;
-    /// Instead of both: takes back what was done for a transaction that was given up.
-    fn abort(&mut self) -> Result<(), StoreError>;
-}
+    /// The tables.
+    type Tables<'t>;
 
-/// For databases that stand alone.
-impl Aside for () {
+    /// Opens them, and makes those that there are not.
+    fn tables(transaction: &WriteTransaction) -> Result<Self::Tables<'_>, StoreError>;
+    /// Before the commit: makes durable what the rows of the transaction refer to.
     fn before_commit(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 
+    /// After the commit and before anybody is told: takes away what no row refers to any more.
     fn after_commit(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 
+    /// Instead of both: takes back what was done for a transaction that was given up.
     fn abort(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -61,9 +60,9 @@ pub(super) struct Writer<A: Aside> {
 }
 
 /// What one caller wants.
-trait Job<A>: Send {
+trait Job<A: Aside>: Send {
     /// Does its part of a transaction. It is done again if the transaction is given up for the sake of another's part.
-    fn run(&mut self, transaction: &WriteTransaction, aside: &mut A) -> Result<(), StoreError>;
+    fn run(&mut self, tables: &mut A::Tables<'_>, aside: &mut A) -> Result<(), StoreError>;
     /// Tells the caller what came of it. A caller also wakes when a job is dropped.
     fn tell(self: Box<Self>, outcome: Result<(), StoreError>);
 }
@@ -76,11 +75,12 @@ struct Work<T, W> {
 
 impl<A, T, W> Job<A> for Work<T, W>
 where
+    A: Aside,
     T: Send,
-    W: Fn(&WriteTransaction, &mut A) -> Result<T, StoreError> + Send,
+    W: Fn(&mut A::Tables<'_>, &mut A) -> Result<T, StoreError> + Send,
 {
-    fn run(&mut self, transaction: &WriteTransaction, aside: &mut A) -> Result<(), StoreError> {
-        self.done = Some((self.work)(transaction, aside)?);
+    fn run(&mut self, tables: &mut A::Tables<'_>, aside: &mut A) -> Result<(), StoreError> {
+        self.done = Some((self.work)(tables, aside)?);
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl<A: Aside> Writer<A> {
     /// and concerns nobody else. After an error that leaves in doubt what is on disk the writer takes nothing more.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        work: impl Fn(&WriteTransaction, &mut A) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&mut A::Tables<'_>, &mut A) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (teller, told) = oneshot::channel();
         let jobs = self.jobs.lock().clone();
@@ -182,7 +182,7 @@ fn run<A: Aside>(
 }
 
 /// Takes what waits.
-fn gather<A>(jobs: &mut mpsc::Receiver<Box<dyn Job<A>>>, group: &mut Vec<Box<dyn Job<A>>>) {
+fn gather<A: Aside>(jobs: &mut mpsc::Receiver<Box<dyn Job<A>>>, group: &mut Vec<Box<dyn Job<A>>>) {
     while group.len() < GROUP {
         let Ok(job) = jobs.try_recv() else { return };
         group.push(job);
@@ -191,8 +191,12 @@ fn gather<A>(jobs: &mut mpsc::Receiver<Box<dyn Job<A>>>, group: &mut Vec<Box<dyn
 
 /// A job that panics has met what the database never wrote, and would meet it again after a restart: it is not made,
 /// and others are.
-fn attempt<A>(job: &mut dyn Job<A>, transaction: &WriteTransaction, aside: &mut A) -> Result<(), StoreError> {
-    let done = catch_unwind(AssertUnwindSafe(|| job.run(transaction, aside)));
+fn attempt<A: Aside>(
+    job: &mut dyn Job<A>,
+    tables: &mut A::Tables<'_>,
+    aside: &mut A,
+) -> Result<(), StoreError> {
+    let done = catch_unwind(AssertUnwindSafe(|| job.run(tables, aside)));
     done.unwrap_or_else(|_| Err(StoreError::corrupt("the store", "something in it cannot be read")))
 }
 
@@ -206,10 +210,11 @@ fn commit<A: Aside>(
 ) -> Result<(), StoreError> {
     while !group.is_empty() {
         let transaction = begin(database)?;
-        let failed = group
-            .iter_mut()
-            .enumerate()
-            .find_map(|(number, job)| Some((number, attempt(job.as_mut(), &transaction, aside).err()?)));
+        let failed = {
+            let mut tables = A::tables(&transaction)?;
+            let mut jobs = group.iter_mut().enumerate();
+            jobs.find_map(|(number, job)| Some((number, attempt(job.as_mut(), &mut tables, aside).err()?)))
+        };
         let Some((number, error)) = failed else {
             aside.before_commit()?;
             transaction.commit()?;

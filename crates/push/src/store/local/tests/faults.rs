@@ -240,7 +240,7 @@ async fn an_error_of_one_change_is_nobody_elses() {
 async fn what_the_database_cannot_read_is_nobody_elses() {
     let (store, _alive) = open(Caps::default());
     let read = store.read(|_| -> Result<(), StoreError> { panic!("a page of no kind") }).await;
-    let write = store.0.requests.write(|_, ()| -> Result<(), StoreError> { panic!("a page of no kind") });
+    let write = store.0.requests.write(|_, _| -> Result<(), StoreError> { panic!("a page of no kind") });
     let claimed = store.claim(vec![claim_key(b"id", &device(1, 0))], START);
     let (written, claimed) = tokio::join!(write, claimed);
     for error in [read.unwrap_err(), written.unwrap_err()] {
