@@ -78,7 +78,7 @@ pub struct PushConfig {
     pub registrations_per_minute: u32,
     /// First registrations of all keys together that are taken in a minute, on average; 0: no limit.
     pub new_owners_per_minute: u32,
-    /// Times that one owner is named in answers to queries in a minute, on average; 0: no limit.
+    /// Long answers to queries about one owner in a minute, on average; 0: no limit.
     pub queries_per_minute: u32,
     /// Notifications to one owner's devices in a minute, on average; 0: no limit.
     pub notifications_per_minute: u32,
@@ -185,7 +185,7 @@ impl Section for PushConfig {
         ),
         Key::new(
             "queries_per_minute",
-            "times that one owner is named in answers to queries, on average (0: no limit)",
+            "answers of more than 64 KiB to queries about one owner, on average (0: no limit)",
         ),
         Key::new(
             "notifications_per_minute",

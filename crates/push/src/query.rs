@@ -1,9 +1,13 @@
 //! Queries: which devices an owner has here, and how to get at the token that lets one notify them.
 //!
 //! A query is broadcast on a topic that everybody can compute, so whoever holds nothing about its keys says nothing: an
-//! answer would only confirm that a server listens.
+//! answer would only confirm that a server listens. For the same reason no short answer is refused for how often others
+//! have asked: everybody can ask, and would silence all who need to know.
+
+mod look_ups;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use poste_wire::Topic;
@@ -11,14 +15,15 @@ use poste_wire::status::proto::{
     PushNotificationQuery, PushNotificationQueryInfo, PushNotificationQueryResponse,
 };
 use poste_wire::status::{ApplicationMessage, HashedPublicKey, PushMessage};
-use prost::Message;
 
 use crate::device::Device;
-use crate::server::{Decision, Limited, PushServer, Taken, Unanswered, When};
-use crate::store::Registration;
+use crate::server::{Decision, Limited, PushServer, Taken, Unanswered, When, compute};
+use crate::store::{Registration, StoreError};
+use look_ups::Found;
+pub(crate) use look_ups::LookUps;
 
-/// Tag and length of an entry, and what else an answer holds once.
-const OVERHEAD_BYTES: usize = 8;
+/// What of an answer is not limited: it costs no more than any other message's answer. About a thousand contacts.
+const SHORT_BYTES: usize = 64 * 1024;
 
 impl PushServer {
     /// Only about owners of the topic that the query came on, unlike deployed servers: or one query on any topic could
@@ -36,53 +41,77 @@ impl PushServer {
             query.public_keys.iter().filter_map(|key| HashedPublicKey::try_from(&key[..]).ok()).collect();
         let owners: BTreeSet<HashedPublicKey> =
             self.topics.of_topic(topic).into_iter().map(|(owner, _)| owner).collect();
-        let mut info = Vec::new();
-        let mut room = self.settings.max_query_answer_bytes;
-        let mut left_out = 0;
+        let longest = self.settings.max_query_answer_bytes;
+        let mut room = longest.min(SHORT_BYTES);
+        let mut answer = Vec::new();
+        let (mut named, mut left_out) = (0, 0);
         let mut why_not = Unanswered::NothingKnown;
         for owner in asked.intersection(&owners) {
-            if !self.allows_once(Limited::Queries, owner, when, taken) {
-                why_not = Unanswered::TooFast;
-                continue;
-            }
-            // Held until the rows are gone: what is copied out of them is short.
-            let _rows_in_memory = self.query_rows.acquire().await;
-            let rows = match self.store.registrations(owner).await {
-                Ok(rows) => rows,
+            let found = match self.devices_of(*owner).await {
+                Ok(found) => found,
                 Err(error) => {
                     self.only_damaged(&error)?;
                     why_not = Unanswered::Damaged;
                     continue;
                 }
             };
-            for row in rows {
-                let Some(device) = query_info(row) else { continue };
-                match room.checked_sub(device.encoded_len() + OVERHEAD_BYTES) {
-                    Some(rest) => {
-                        room = rest;
-                        info.push(copied(device));
-                    }
-                    None => left_out += 1,
+            left_out += found.left_out;
+            let bytes: usize = found.devices.iter().map(Vec::len).sum();
+            if answer.len() + bytes > room && room < longest {
+                if self.allows_once(Limited::Queries, owner, when, taken) {
+                    room = longest;
+                } else {
+                    why_not = Unanswered::TooFast;
+                }
+            }
+            for device in &found.devices {
+                if answer.len() + device.len() <= room {
+                    answer.extend_from_slice(device);
+                    named += 1;
+                } else {
+                    left_out += 1;
                 }
             }
         }
-        self.metrics.query_devices.inc_by(info.len() as u64);
+        self.metrics.query_devices.inc_by(named);
         self.metrics.query_devices_left_out.inc_by(left_out);
-        if info.is_empty() {
+        if named == 0 {
             return Err(why_not);
         }
         let message_id = Bytes::copy_from_slice(message.id.as_bytes());
-        Ok(PushNotificationQueryResponse { info, message_id, success: true }.write())
+        let rest = PushNotificationQueryResponse { info: Vec::new(), message_id, success: true };
+        answer.extend_from_slice(&rest.write());
+        Ok(answer)
+    }
+
+    async fn devices_of(&self, owner: HashedPublicKey) -> Result<Arc<Found>, StoreError> {
+        let room = self.settings.max_query_answer_bytes;
+        let read = async || {
+            let rows = self.store.registrations(&owner).await?;
+            let bytes = rows.iter().map(|row| row.data.as_bytes().len()).sum();
+            // The runtime ends where there is nothing.
+            compute(bytes, move || found(rows, room)).await.ok_or(StoreError::Closed)
+        };
+        self.look_ups.of(owner, read).await
     }
 }
 
-/// Bytes of its own: those of a row keep the whole registration in memory.
-fn copied(mut info: PushNotificationQueryInfo) -> PushNotificationQueryInfo {
-    info.grant = Bytes::copy_from_slice(&info.grant);
-    for entry in &mut info.allowed_key_list {
-        *entry = Bytes::copy_from_slice(entry);
+/// What answers of so many bytes say of devices. Bytes of their own: nothing keeps the rows in memory.
+fn found(rows: Vec<Registration>, mut room: usize) -> Found {
+    let mut found = Found::default();
+    for row in rows {
+        let Some(info) = query_info(row) else { continue };
+        // Parts of a message one behind the other are the message.
+        let part = PushNotificationQueryResponse { info: vec![info], ..Default::default() }.write();
+        match room.checked_sub(part.len()) {
+            Some(rest) => {
+                room = rest;
+                found.devices.push(part);
+            }
+            None => found.left_out += 1,
+        }
     }
-    info
+    found
 }
 
 /// The token itself, or what only contacts can read it from; never both.
@@ -102,22 +131,4 @@ fn query_info(row: Registration) -> Option<PushNotificationQueryInfo> {
         version: row.version,
         server_public_key: Bytes::new(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_answered_keeps_no_registration_in_memory() {
-        let row = Bytes::from(vec![7; 1000]);
-        let info = PushNotificationQueryInfo {
-            grant: row.slice(..65),
-            allowed_key_list: vec![row.slice(100..164), row.slice(200..264)],
-            ..Default::default()
-        };
-        let copy = copied(info.clone());
-        assert_eq!(copy, info);
-        assert!(copy.grant.is_unique() && copy.allowed_key_list.iter().all(Bytes::is_unique));
-    }
 }

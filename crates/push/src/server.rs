@@ -21,10 +21,10 @@ use poste_wire::Topic;
 use poste_wire::status::segment::ReassemblyBounds;
 use poste_wire::status::{HashedPublicKey, TopicName};
 use rand::Rng;
-use tokio::sync::Semaphore;
 
 use crate::answer::{Answer, AnswerKind, PublishError, Publisher};
 use crate::metrics::Metrics;
+use crate::query::LookUps;
 use crate::request::Pace;
 use crate::store::{RegistrationStore, StoreError};
 use crate::topics::{Derivations, QueryTopics, TopicFeed};
@@ -35,9 +35,6 @@ pub use open::Opened;
 pub(crate) use open::compute;
 use open::{Channel, Progress};
 use segments::Segments;
-
-/// Owners whose rows queries have in memory at once. Each has 16 MiB at most, and as much again while it is read.
-const OWNERS_AT_ONCE: usize = 4;
 
 /// How a push server decides where the specification leaves it free, and its bounds.
 #[derive(Debug, Clone)]
@@ -145,7 +142,7 @@ pub enum Unanswered {
     Unreadable,
     /// A query about nobody whom we know; silence does not tell that we listen.
     NothingKnown,
-    /// A query about those who were asked about too often.
+    /// A query whose answer would be long, about those who were asked about too often.
     TooFast,
     /// A request without a message id.
     NoMessageId,
@@ -217,8 +214,7 @@ pub struct PushServer {
     pub(crate) pace: Pace,
     limits: Limits,
     segments: Segments,
-    /// Rows of owners are in memory for queries, of few owners at a time.
-    pub(crate) query_rows: Semaphore,
+    pub(crate) look_ups: LookUps,
     pub(crate) metrics: Metrics,
 }
 
@@ -248,7 +244,7 @@ impl PushServer {
             pace: Pace::default(),
             limits: Limits::new(&settings.limits),
             segments: Segments::new(settings.reassembly),
-            query_rows: Semaphore::new(OWNERS_AT_ONCE),
+            look_ups: LookUps::default(),
             metrics: parts.metrics,
             settings,
         })

@@ -53,8 +53,8 @@ pub struct LimitSettings {
     /// disk: 2,000, and another each 50 ms; as many again of those that are of the past. Others get INTERNAL_ERROR.
     /// Owners of whom nothing is known who take back what never came have as much of their own.
     pub new_owners: Rate,
-    /// Times that one owner's devices are named in answers to queries: 600, and another each 100 ms. A query that has
-    /// nothing else to ask gets no answer, which would cost more than it is worth.
+    /// Long answers to queries about one owner: 600, and another each 100 ms. Others name those devices only that fit
+    /// into a short one, and are none if none does. Short answers have no limit: anybody could use it up.
     pub queries: Rate,
     /// Notifications to the devices of one owner: 300, and another each 500 ms. Others are reported as INTERNAL_ERROR
     /// and can be asked for again. What the provider refuses does not count.

@@ -79,7 +79,7 @@ async fn a_query_takes_one_token_however_often_it_is_tried() {
     let limits = LimitSettings { queries: rate(2), ..UNLIMITED };
     let rig = Rig::with(MemoryStore::default(), Settings { limits, ..Settings::default() }).await;
     let (owner, asker) = (Client::new(1), Client::new(2));
-    owner.register(&rig, &owner.registration(1)).await.unwrap();
+    owner.register(&rig, &owner.long_registration(1)).await.unwrap();
     let topic = owner.query_topic();
     let data = client::seal_symmetric(&topic, &asker.query_message(&[&owner])).into();
     let incoming = Incoming { topic: topic.topic(), data, made_at: NOW, position: 1 };

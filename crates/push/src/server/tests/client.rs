@@ -109,6 +109,15 @@ impl Client {
         }
     }
 
+    /// One that a short answer to a query has no room for.
+    pub(crate) fn long_registration(&self, version: u64) -> PushNotificationRegistration {
+        PushNotificationRegistration {
+            allow_from_contacts_only: true,
+            allowed_key_list: vec![Bytes::from_static(&[1; 64]); 1100],
+            ..self.registration(version)
+        }
+    }
+
     pub(crate) fn unregistration(&self, version: u64) -> PushNotificationRegistration {
         PushNotificationRegistration {
             installation_id: INSTALLATION.into(),

@@ -86,24 +86,43 @@ async fn what_was_made_slowly_may_be_read_fast() {
     }
 }
 
+/// Everybody can ask about everybody: whoever does it all day must not keep others from an answer.
 #[tokio::test]
-async fn an_owner_is_named_in_so_many_answers() {
+async fn who_asks_all_day_silences_nobody() {
+    let rig = rig(LimitSettings { queries: rate(1), ..UNLIMITED }).await;
+    let (owner, asker) = (Client::new(1), Client::new(2));
+    owner.register(&rig, &owner.registration(1)).await.unwrap();
+    let topic = owner.query_topic();
+    let flood = client::seal_symmetric(&topic, &Client::new(3).query_message(&[&owner]));
+    for _ in 0..500 {
+        let handled = rig.bring(topic.topic(), flood.clone(), NOW).await;
+        assert_eq!(handled, Ok(Handled::Answered(AnswerKind::Query)));
+    }
+    rig.world.take_answers();
+    assert_eq!(asker.query(&rig, &topic, &[&owner]).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn so_many_answers_about_an_owner_may_be_long() {
     let rig = rig(LimitSettings { queries: rate(2), ..UNLIMITED }).await;
     let (owner, other, asker) = (Client::new(1), Client::new(2), Client::new(3));
     for client in [&owner, &other] {
-        client.register(&rig, &client.registration(1)).await.unwrap();
+        client.register(&rig, &client.long_registration(1)).await.unwrap();
     }
     let topic = owner.query_topic();
     for _ in 0..2 {
-        assert_eq!(asker.query(&rig, &topic, &[&owner]).await.unwrap().len(), 1);
+        assert_eq!(asker.query(&rig, &topic, &[&owner]).await.unwrap()[0].allowed_key_list.len(), 1100);
     }
     let too_fast = Err(Handled::Unanswered(Unanswered::TooFast));
     assert_eq!(Client::new(4).query(&rig, &topic, &[&owner]).await, too_fast, "whoever asks");
-    assert_eq!(
-        asker.query(&rig, &other.query_topic(), &[&other]).await.unwrap().len(),
-        1,
-        "others are named"
-    );
+    let info = asker.query(&rig, &other.query_topic(), &[&other]).await.unwrap();
+    assert_eq!(info.len(), 1, "others are named");
+    let mut short = owner.registration(1);
+    short.installation_id = short.installation_id.replace('e', "f");
+    owner.register(&rig, &short).await.unwrap();
+    let info = asker.query(&rig, &topic, &[&owner]).await.unwrap();
+    assert_eq!(info.len(), 1, "the device that takes little room is named all the same");
+    assert_eq!(info[0].installation_id, short.installation_id);
     let nobody = Err(Handled::Unanswered(Unanswered::NothingKnown));
     assert_eq!(asker.query(&rig, &topic, &[&asker]).await, nobody);
 }
@@ -114,7 +133,7 @@ async fn queries_are_about_owners_of_their_topic() {
     let rig = rig(LimitSettings { queries: rate(1), ..UNLIMITED }).await;
     let (victim, stranger) = (Client::new(1), Client::new(2));
     for client in [&victim, &stranger] {
-        client.register(&rig, &client.registration(1)).await.unwrap();
+        client.register(&rig, &client.long_registration(1)).await.unwrap();
     }
     let info = stranger.query(&rig, &stranger.query_topic(), &[&stranger, &victim]).await.unwrap();
     assert_eq!(
