@@ -90,7 +90,7 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
-/// A span of time: `30s`, `1h 30m`, `250ms`.
+/// A span of time: `30s`, `1h 30m`, `250ms`, `40days`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct HumanDuration(pub Duration);
 
@@ -115,9 +115,24 @@ impl FromStr for HumanDuration {
     }
 }
 
+/// Exactly, and never in months and years, which are no whole numbers of days: `40days`, `1day 12h`, `1m 30s`.
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", humantime::format_duration(self.0))
+        let (seconds, nanos) = (self.0.as_secs(), self.0.subsec_nanos());
+        let days = seconds / 86_400;
+        let parts = [
+            (days, if days == 1 { "day" } else { "days" }),
+            (seconds / 3_600 % 24, "h"),
+            (seconds / 60 % 60, "m"),
+            (seconds % 60, "s"),
+            (u64::from(nanos / 1_000_000), "ms"),
+            (u64::from(nanos / 1_000 % 1_000), "us"),
+            (u64::from(nanos % 1_000), "ns"),
+        ];
+        let mut parts = parts.iter().filter(|(number, _)| *number > 0);
+        let Some((number, unit)) = parts.next() else { return f.write_str("0s") };
+        write!(f, "{number}{unit}")?;
+        parts.try_for_each(|(number, unit)| write!(f, " {number}{unit}"))
     }
 }
 
@@ -216,15 +231,36 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis, written) in
-            [("30s", 30_000, "30s"), ("90s", 90_000, "1m 30s"), ("250ms", 250, "250ms"), ("0s", 0, "0s")]
-        {
+        const DAY: u128 = 86_400_000;
+        for (text, millis, written) in [
+            ("30s", 30_000, "30s"),
+            ("90s", 90_000, "1m 30s"),
+            ("250ms", 250, "250ms"),
+            ("0s", 0, "0s"),
+            ("24h", DAY, "1day"),
+            ("40d", 40 * DAY, "40days"),
+            ("365d", 365 * DAY, "365days"),
+            ("1year", 365 * DAY + DAY / 4, "365days 6h"),
+            ("36h 1s 5ms", DAY * 3 / 2 + 1_005, "1day 12h 1s 5ms"),
+        ] {
             let duration: HumanDuration = text.parse().unwrap();
             assert_eq!((duration.0.as_millis(), duration.to_string().as_str()), (millis, written), "{text}");
             assert_eq!(written.parse(), Ok(duration), "{text}");
         }
         for text in ["", "30", "s", "-1s"] {
             assert!(text.parse::<HumanDuration>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_duration_is_read_back_as_it_was() {
+        let powers = (0..64).map(|power| 1_u64 << power);
+        for seconds in powers.flat_map(|power| [power - 1, power, power + 86_399]).chain([u64::MAX]) {
+            for nanos in [0, 1, 1_000, 999_999, 1_000_000, 7_008_009, 999_999_999] {
+                let duration = HumanDuration(Duration::new(seconds, nanos));
+                let written = duration.to_string();
+                assert_eq!(written.parse(), Ok(duration), "{written}");
+            }
         }
     }
 
