@@ -49,6 +49,13 @@ pub struct Shown {
     pub by_owner: bool,
 }
 
+impl Shown {
+    /// Whether everything in the message was looked at.
+    pub fn is_whole(&self) -> bool {
+        self.stopped.is_none() && self.not_allowed < MAX_NOT_ALLOWED
+    }
+}
+
 /// Why something that shows a device is not to be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum InfoError {

@@ -107,6 +107,34 @@ pub enum Failure {
     GivenUp,
 }
 
+/// What happens on the way, for whoever waits. The reports have it all in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendEvent {
+    /// A server is asked to notify devices.
+    Asked {
+        /// The server.
+        server: PublicKey,
+        /// Which devices.
+        installations: Vec<InstallationId>,
+        /// Whether it was asked the very same before, and was silent.
+        is_repeated: bool,
+    },
+    /// A server has not notified a device.
+    Failed {
+        /// The server.
+        server: PublicKey,
+        /// The device.
+        installation: InstallationId,
+        /// Why not.
+        why: Failure,
+        /// After what time servers are asked for the device's new token; `None`: they are not, another server is next,
+        /// if there is one.
+        query_in: Option<Duration>,
+    },
+    /// Servers are asked how the contact can be notified.
+    Queried,
+}
+
 /// Nobody notifies own devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("own devices are not notified: name another contact")]
@@ -146,6 +174,8 @@ pub struct Sending {
     settings: SendSettings,
     devices: Vec<Device>,
     requests: Vec<Request>,
+    /// What nobody was told yet, besides what the devices have.
+    events: Vec<SendEvent>,
 }
 
 impl Sending {
@@ -167,7 +197,7 @@ impl Sending {
         }
         let chosen = device::choose(known, &settings.devices).into_iter();
         let devices = chosen.map(|installation| Device::new(installation, known, &mut fill)).collect();
-        Ok(Self { own, contact, notification, settings, devices, requests: Vec::new() })
+        Ok(Self { own, contact, notification, settings, devices, requests: Vec::new(), events: Vec::new() })
     }
 
     /// What to do now. `fill` gives random bytes.
@@ -186,6 +216,7 @@ impl Sending {
             wants_query |= device.begin_query(now);
         }
         if wants_query {
+            self.events.push(SendEvent::Queried);
             return Ok(Step::Query);
         }
         let next = self.devices.iter().filter_map(|device| device.state.until()).min();
@@ -228,11 +259,20 @@ impl Sending {
         self.devices.iter_mut().for_each(|device| device.put_query_off(again));
     }
 
-    /// Takes what is known after the query that [`Step::Query`] asked for. `fill` gives random bytes.
-    pub fn learned(&mut self, known: &[KnownInfo], mut fill: impl FnMut(&mut [u8])) {
+    /// Takes what is known after the query that [`Step::Query`] asked for, and which servers have answered it in full:
+    /// what these have refused they would refuse again. `fill` gives random bytes.
+    pub fn learned(&mut self, known: &[KnownInfo], answered: &[PublicKey], mut fill: impl FnMut(&mut [u8])) {
         for device in &mut self.devices {
-            device.end_query(known, &mut fill);
+            device.end_query(known, answered, &mut fill);
         }
+    }
+
+    /// What has happened since this was last called.
+    pub fn take_events(&mut self) -> Vec<SendEvent> {
+        let mut events: Vec<SendEvent> =
+            self.devices.iter_mut().flat_map(|device| device.events.drain(..)).collect();
+        events.append(&mut self.events);
+        events
     }
 
     /// Stops: what has no answer yet stays without one.
@@ -271,6 +311,7 @@ impl Sending {
                 at = self.request(server, infos, now, &mut fill);
             } else {
                 self.wait_for(at, now);
+                self.tell_asked(at, true);
             }
             self.requests[at].is_repeated = true;
             repeats.push(at);
@@ -303,7 +344,14 @@ impl Sending {
         self.requests.push(Request::new(server, devices, entries, &self.notification.message, fill));
         let at = self.requests.len() - 1;
         self.wait_for(at, now);
+        self.tell_asked(at, false);
         at
+    }
+
+    fn tell_asked(&mut self, at: usize, is_repeated: bool) {
+        let Request { server, devices, .. } = &self.requests[at];
+        let installations = devices.iter().map(|place| self.devices[*place].installation.clone()).collect();
+        self.events.push(SendEvent::Asked { server: *server, installations, is_repeated });
     }
 
     /// Has all devices of a request wait for its answer.

@@ -15,7 +15,7 @@ use super::known::{Known, KnownError, KnownFile};
 use super::newest::Newest;
 use super::query::{ANSWER_WAIT, Query};
 use super::send::{
-    DeviceReport, Failure, Notification, Outgoing, OwnDevicesError, SendSettings, Sending, Step,
+    DeviceReport, Failure, Notification, Outgoing, OwnDevicesError, SendEvent, SendSettings, Sending, Step,
 };
 use super::{Mail, Network};
 use crate::unix_now;
@@ -195,19 +195,35 @@ impl<N: Network> Sender<N> {
         settings: SendSettings,
         patience: Duration,
     ) -> Result<SendReport, SenderError<N::Error>> {
+        self.notify_and_tell(contact, notification, settings, patience, drop).await
+    }
+
+    /// Like [`Self::notify`], and tells what happens meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::notify`].
+    pub async fn notify_and_tell(
+        &mut self,
+        contact: &PublicKey,
+        notification: Notification,
+        settings: SendSettings,
+        patience: Duration,
+        mut tell: impl FnMut(SendEvent) + Send,
+    ) -> Result<SendReport, SenderError<N::Error>> {
         let own = self.own.public();
         if own == *contact {
             return Err(OwnDevicesError.into());
         }
         self.awaited.clear();
         if self.known.is_query_due(contact, unix_now().into()) || self.known.infos(contact).is_empty() {
+            tell(SendEvent::Queried);
             self.ask(contact, None).await?;
             self.save().await?;
         }
         let known = self.known.infos(contact);
         let mut sending = Sending::new(own, *contact, notification, &known, settings, random)?;
         self.trouble = None;
-        let outcome = timeout(patience, self.run(contact, &mut sending)).await;
+        let outcome = timeout(patience, self.run(contact, &mut sending, &mut tell)).await;
         sending.give_up();
         if let Ok(Err(error)) = outcome {
             self.trouble = Some(error.to_string());
@@ -226,9 +242,16 @@ impl<N: Network> Sender<N> {
 
     /// Does what the sending asks for until it is done. What the network does not take counts as lost, and so as a server
     /// that is silent.
-    async fn run(&mut self, contact: &PublicKey, sending: &mut Sending) -> Result<(), SenderError<N::Error>> {
+    async fn run(
+        &mut self,
+        contact: &PublicKey,
+        sending: &mut Sending,
+        tell: &mut (impl FnMut(SendEvent) + Send),
+    ) -> Result<(), SenderError<N::Error>> {
         loop {
-            match sending.step(self.began.elapsed(), random)? {
+            let step = sending.step(self.began.elapsed(), random)?;
+            sending.take_events().into_iter().for_each(&mut *tell);
+            match step {
                 Step::Publish(requests) => {
                     if let Err(error) = self.publish(requests).await {
                         self.trouble = Some(error.to_string());
@@ -236,7 +259,11 @@ impl<N: Network> Sender<N> {
                     sending.published(self.began.elapsed());
                 }
                 Step::Query => match self.ask(contact, Some(sending)).await {
-                    Ok(_) => sending.learned(&self.known.infos(contact), random),
+                    Ok(queried) => {
+                        let whole = queried.answers.iter().filter(|(_, shown)| shown.is_whole());
+                        let answered: Vec<_> = whole.map(|(server, _)| *server).collect();
+                        sending.learned(&self.known.infos(contact), &answered, random);
+                    }
                     Err(SenderError::Network(error)) => {
                         self.trouble = Some(error.to_string());
                         sending.not_asked(self.began.elapsed());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use poste_codec::PublicKey;
 use poste_wire::status::{AccessToken, InstallationId};
 
-use super::{DeviceReport, Devices, Failure, LEAST_DEVICES, SendSettings};
+use super::{DeviceReport, Devices, Failure, LEAST_DEVICES, SendEvent, SendSettings};
 use crate::notify::contact::PushInfo;
 use crate::notify::known::KnownInfo;
 
@@ -20,6 +20,8 @@ pub(super) struct Device {
     refused: Vec<(PublicKey, AccessToken)>,
     failed: Vec<(PublicKey, Failure)>,
     token_retries: u32,
+    /// What nobody was told yet.
+    pub(super) events: Vec<SendEvent>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +89,9 @@ impl Device {
             refused: Vec::new(),
             failed: Vec::new(),
             token_retries: 0,
+            events: Vec::new(),
         };
-        device.choose_servers(known, fill);
+        device.choose_servers(known, &[], fill);
         device
     }
 
@@ -151,14 +154,18 @@ impl Device {
             _ => !self.next.is_empty(),
         };
         self.failed.push((server, failure));
+        let is_retried = failure == Failure::WrongToken && self.token_retries < settings.token_retries;
+        let query_in = is_retried.then(|| backoff(settings, self.token_retries));
+        let installation = self.installation.clone();
+        self.events.push(SendEvent::Failed { server, installation, why: failure, query_in });
         if failure == Failure::WrongToken {
             self.refused.extend(self.asked.take().map(|asked| (asked.server, asked.token)));
-            if self.token_retries < settings.token_retries {
-                self.state = State::Outdated { at: now + backoff(settings, self.token_retries) };
-                return;
-            }
         }
-        self.state = if has_next { State::Due } else { State::Done(Err(failure)) };
+        self.state = match query_in {
+            Some(pause) => State::Outdated { at: now + pause },
+            None if has_next => State::Due,
+            None => State::Done(Err(failure)),
+        };
     }
 
     /// Whether a query is to be made for this device now.
@@ -176,10 +183,15 @@ impl Device {
         }
     }
 
-    pub(super) fn end_query(&mut self, known: &[KnownInfo], fill: impl FnMut(&mut [u8])) {
+    pub(super) fn end_query(
+        &mut self,
+        known: &[KnownInfo],
+        answered: &[PublicKey],
+        fill: impl FnMut(&mut [u8]),
+    ) {
         if self.state == State::Asking {
             self.token_retries += 1;
-            self.choose_servers(known, fill);
+            self.choose_servers(known, answered, fill);
         }
     }
 
@@ -199,18 +211,20 @@ impl Device {
 
     /// All servers of the device but for those that have failed. Those that the contact has named come first, of these
     /// the ones with the latest version, in a random order; those that have refused the very token that is known of them
-    /// come last.
-    fn choose_servers(&mut self, known: &[KnownInfo], fill: impl FnMut(&mut [u8])) {
+    /// come last, unless they have answered since, and so have no other token for us.
+    fn choose_servers(&mut self, known: &[KnownInfo], answered: &[PublicKey], fill: impl FnMut(&mut [u8])) {
         let has_failed = |server: &PublicKey| {
             self.failed.iter().any(|(failed, why)| failed == server && *why != Failure::WrongToken)
         };
-        let is_ours =
-            |row: &&KnownInfo| row.info.installation == self.installation && !has_failed(&row.info.server);
-        let mut next: Vec<&KnownInfo> = known.iter().filter(is_ours).collect();
-        shuffle(&mut next, fill);
         let refused = |info: &PushInfo| {
             self.refused.iter().any(|(server, token)| *server == info.server && *token == info.token)
         };
+        let is_hopeless =
+            |info: &PushInfo| has_failed(&info.server) || answered.contains(&info.server) && refused(info);
+        let is_ours =
+            |row: &&KnownInfo| row.info.installation == self.installation && !is_hopeless(&row.info);
+        let mut next: Vec<&KnownInfo> = known.iter().filter(is_ours).collect();
+        shuffle(&mut next, fill);
         next.sort_by_key(|row| (!refused(&row.info), row.is_advertised, row.as_of));
         let next: Vec<PushInfo> = next.into_iter().map(|row| row.info.clone()).collect();
         self.state = match (next.is_empty(), self.failed.last()) {

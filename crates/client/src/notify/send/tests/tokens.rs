@@ -9,7 +9,7 @@ fn an_outdated_token_is_replaced_by_a_query() {
     lab.accept(&first.answer(false, WRONG_TOKEN));
     lab.assert_query();
     lab.now += seconds(3);
-    lab.sending.learned(&[row(1, 11, 2)], fill(7));
+    lab.sending.learned(&[row(1, 11, 2)], &[], fill(7));
     let second = lab.asked_one();
     assert_eq!(second.request.requests[0].access_token, AccessToken::from_random([2; 16]).as_str());
     assert_ne!((first.asker, first.raw), (second.asker, second.raw.clone()));
@@ -29,7 +29,7 @@ fn a_query_that_could_not_be_made_is_made_later() {
         lab.wait(seconds(3));
     }
     lab.assert_query();
-    lab.sending.learned(&[row(1, 11, 2)], fill(7));
+    lab.sending.learned(&[row(1, 11, 2)], &[], fill(7));
     let second = lab.asked_one();
     assert_eq!(second.request.requests[0].access_token, AccessToken::from_random([2; 16]).as_str());
 }
@@ -45,12 +45,54 @@ fn the_pauses_grow_and_end() {
             lab.wait(seconds(pause));
         }
         lab.assert_query();
-        lab.sending.learned(&known, fill(7));
+        lab.sending.learned(&known, &[], fill(7));
     }
     let sixth = lab.asked_one();
     lab.accept(&sixth.answer(false, WRONG_TOKEN));
     assert_eq!(lab.outcomes(), [Err(Failure::WrongToken)]);
     assert_eq!(lab.sending.reports()[0].failed.len(), 6, "one request and five more");
+}
+
+#[test]
+fn what_a_server_still_refuses_after_its_answer_is_not_tried_again() {
+    let known = [row(1, 11, 1)];
+    let mut lab = Lab::new(&known);
+    let first = lab.asked_one();
+    lab.accept(&first.answer(false, WRONG_TOKEN));
+    lab.assert_query();
+    // Somebody else has answered only: what the server would say is not known.
+    lab.sending.learned(&known, &[key(12).public()], fill(7));
+    let second = lab.asked_one();
+    lab.accept(&second.answer(false, WRONG_TOKEN));
+    lab.wait(seconds(4));
+    lab.assert_query();
+    lab.sending.learned(&known, &[key(11).public()], fill(7));
+    assert_eq!(lab.outcomes(), [Err(Failure::WrongToken)]);
+    assert_eq!(lab.sending.reports()[0].failed.len(), 2);
+}
+
+#[test]
+fn whoever_waits_is_told_what_is_tried_and_what_servers_say() {
+    let mut lab = Lab::new(&[row(1, 11, 1)]);
+    let (server, installation) = (key(11).public(), installation(1));
+    let asked_for =
+        |is_repeated| SendEvent::Asked { server, installations: vec![installation.clone()], is_repeated };
+    let failed =
+        |why, query_in| SendEvent::Failed { server, installation: installation.clone(), why, query_in };
+    let first = lab.asked_one();
+    assert_eq!(lab.sending.take_events(), [asked_for(false)]);
+    lab.accept(&first.answer(false, WRONG_TOKEN));
+    assert_eq!(lab.sending.take_events(), [failed(Failure::WrongToken, Some(Duration::ZERO))]);
+    lab.assert_query();
+    assert_eq!(lab.sending.take_events(), [SendEvent::Queried]);
+    lab.sending.learned(&[row(1, 11, 2)], &[], fill(7));
+    lab.asked_one();
+    lab.wait(seconds(3));
+    lab.asked_one();
+    assert_eq!(lab.sending.take_events(), [asked_for(false), asked_for(true)]);
+    lab.wait(seconds(3));
+    assert_eq!(lab.outcomes(), [Err(Failure::NoAnswer)]);
+    assert_eq!(lab.sending.take_events(), [failed(Failure::NoAnswer, None)]);
 }
 
 #[test]
@@ -60,7 +102,7 @@ fn a_token_that_was_refused_is_shown_again_only_when_there_is_no_other() {
         let asked = lab.asked_one();
         lab.accept(&asked.answer(false, WRONG_TOKEN));
         lab.assert_query();
-        lab.sending.learned(&[row(1, 11, 1), row(1, 12, 1)], fill(seed));
+        lab.sending.learned(&[row(1, 11, 1), row(1, 12, 1)], &[], fill(seed));
         let next = lab.asked_one();
         assert_eq!(next.server.public(), key(12).public(), "seed {seed}");
     }
@@ -76,7 +118,7 @@ fn a_server_that_failed_otherwise_is_not_asked_again() {
     lab.accept(&second.answer(false, WRONG_TOKEN));
     lab.assert_query();
     let first_only = known.iter().filter(|row| row.info.server == first.server.public());
-    lab.sending.learned(&first_only.cloned().collect::<Vec<_>>(), fill(1));
+    lab.sending.learned(&first_only.cloned().collect::<Vec<_>>(), &[], fill(1));
     assert_eq!(lab.outcomes(), [Err(Failure::WrongToken)]);
 }
 
@@ -93,7 +135,7 @@ fn others_go_on_while_one_waits_and_one_query_serves_all() {
     // While the query is under way.
     lab.now += seconds(2);
     lab.accept(&to(13).answer(true, 0));
-    lab.sending.learned(&[row(1, 11, 4), row(2, 12, 5), row(3, 13, 3)], fill(1));
+    lab.sending.learned(&[row(1, 11, 4), row(2, 12, 5), row(3, 13, 3)], &[], fill(1));
     let again = lab.asked();
     let devices: BTreeSet<_> = again.iter().flat_map(Asked::installations).collect();
     assert_eq!(devices, BTreeSet::from([1, 2].map(installation)), "both after one query, the third no more");
@@ -109,6 +151,6 @@ fn a_query_that_brings_nothing_ends_it() {
     let asked = lab.asked_one();
     lab.accept(&asked.answer(false, WRONG_TOKEN));
     lab.assert_query();
-    lab.sending.learned(&[], fill(1));
+    lab.sending.learned(&[], &[], fill(1));
     assert_eq!(lab.outcomes(), [Err(Failure::WrongToken)]);
 }
