@@ -26,6 +26,7 @@ mod deliver;
 mod filter;
 mod notification;
 mod pace;
+mod turned_away;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,7 +41,7 @@ use poste_wire::status::{AccessToken, ApplicationMessage, HashedPublicKey, Insta
 
 use crate::device::Device;
 use crate::server::{Decision, PushServer, StoreAway, Unanswered, When};
-use crate::store::{AnswerId, ClaimEnd, ClaimKey, DeviceId, Registration};
+use crate::store::{AnswerId, ClaimEnd, ClaimKey, DeviceId, LookedUp, Registration};
 use deliver::{Delivered, Deliveries, Delivery};
 
 pub(crate) use pace::Pace;
@@ -66,6 +67,14 @@ enum Found {
     Nothing,
 }
 
+/// What is known of a request.
+enum LookUp {
+    /// It was answered before.
+    Answered(Vec<u8>),
+    /// What is found about each of its entries.
+    Found(Vec<Found>),
+}
+
 /// What the sender is told of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Report {
@@ -85,14 +94,15 @@ impl PushServer {
         }
         // The same for every way in which this request can be signed and encoded.
         let id = AnswerId(message.dedupe_key().0);
-        if let Some(answer) = self.remembered(&id).await? {
-            self.metrics.answers_repeated.inc();
-            return Ok(answer);
-        }
-
         let entries: Vec<Entry> = request.requests.into_iter().filter_map(Entry::read).collect();
         let mut deliveries = Deliveries::new(&request.message_id);
-        let found = self.look_up(&entries, now, &mut deliveries).await?;
+        let found = match self.look_up(&id, &entries, now, &mut deliveries).await? {
+            LookUp::Answered(answer) => {
+                self.metrics.answers_repeated.inc();
+                return Ok(answer);
+            }
+            LookUp::Found(found) => found,
+        };
         let delivered =
             if deliveries.is_empty() { Delivered::nothing() } else { self.deliver(deliveries, when).await? };
 
@@ -127,14 +137,15 @@ impl PushServer {
         }
     }
 
-    /// What is found about each entry. Each device is opened and read once, and few are in memory at a time: a request
-    /// of a few bytes may name many, and each may have megabytes.
+    /// The remembered answer, or what is found about each entry. Each device is opened and read once, and few are in
+    /// memory at a time: a request of a few bytes may name many, and each may have megabytes.
     async fn look_up(
         &self,
+        id: &AnswerId,
         entries: &[Entry],
         now: Duration,
         deliveries: &mut Deliveries,
-    ) -> Result<Vec<Found>, StoreAway> {
+    ) -> Result<LookUp, StoreAway> {
         let mut found: Vec<Found> = entries.iter().map(|_| Found::NotRegistered).collect();
         let mut named: BTreeMap<&DeviceId, Vec<usize>> = BTreeMap::new();
         for (number, entry) in entries.iter().enumerate() {
@@ -143,12 +154,30 @@ impl PushServer {
             }
         }
         let named: Vec<(&DeviceId, Vec<usize>)> = named.into_iter().collect();
+        let devices = |asked: &[(&DeviceId, Vec<usize>)]| -> Vec<DeviceId> {
+            asked.iter().map(|(device, _)| (*device).clone()).collect()
+        };
         let mut rest = named.as_slice();
         let mut at_once = DEVICES_AT_ONCE;
+        let mut first = match self.store.look_up(id, devices(&rest[..rest.len().min(at_once)])).await {
+            Ok(LookedUp::Answer(answer)) => return Ok(LookUp::Answered(answer)),
+            Ok(LookedUp::Devices(rows)) => Some(rows),
+            Err(error) => {
+                self.only_damaged(&error)?;
+                // Either may be damaged, the answer or a device.
+                if let Some(answer) = self.remembered(id).await? {
+                    return Ok(LookUp::Answered(answer));
+                }
+                None
+            }
+        };
         while !rest.is_empty() {
             let asked = &rest[..rest.len().min(at_once)];
-            let devices = asked.iter().map(|(device, _)| (*device).clone()).collect();
-            let (rows, is_damaged) = match self.store.find(devices).await {
+            let rows = match first.take() {
+                Some(rows) => Ok(rows),
+                None => self.store.find(devices(asked)).await,
+            };
+            let (rows, is_damaged) = match rows {
                 Ok(rows) => (rows, false),
                 Err(error) => {
                     self.only_damaged(&error)?;
@@ -173,7 +202,7 @@ impl PushServer {
             }
             rest = later;
         }
-        Ok(found)
+        Ok(LookUp::Found(found))
     }
 
     fn judge(

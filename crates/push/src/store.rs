@@ -76,6 +76,15 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
     /// several times is opened once.
     async fn find(&self, devices: Vec<DeviceId>) -> Result<Vec<Option<Registration>>, StoreError>;
 
+    /// What a request begins with, in one question: its remembered answer, or else the registrations of the first of
+    /// some devices, as [`RegistrationStore::find`] gives them.
+    async fn look_up(&self, answer: &AnswerId, devices: Vec<DeviceId>) -> Result<LookedUp, StoreError> {
+        match self.answer(answer).await? {
+            Some(answer) => Ok(LookedUp::Answer(answer)),
+            None => self.find(devices).await.map(LookedUp::Devices),
+        }
+    }
+
     /// The topic keys of an owner who has a registration.
     async fn topic_keys(&self, key: &HashedPublicKey) -> Result<Option<TopicKeys>, StoreError>;
 
@@ -141,6 +150,15 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
 
     /// Ends when everything handed over is durable. Later changes are refused with [`StoreError::Closed`].
     async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// What [`RegistrationStore::look_up`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LookedUp {
+    /// The request was answered before: the payload of the answer.
+    Answer(Vec<u8>),
+    /// The registrations of the first devices, in the order asked for.
+    Devices(Vec<Option<Registration>>),
 }
 
 /// What is forgotten: everything before these times, seconds since 1970. 0 forgets nothing.

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use poste_provider::{Notification, Outcome};
 use tokio::time::Instant;
 
+use super::pace::Trouble;
 use crate::server::{Limited, PushServer, StoreAway, Unanswered, When};
 use crate::store::{Claim, ClaimEnd, ClaimKey, DeviceId, Registration};
 
@@ -15,6 +16,12 @@ const NOTE_EVERY_S: u64 = 24 * 60 * 60;
 
 /// In front of the message id in claims on what is held back. Message ids are 32 bytes of a hash.
 const HELD_BACK: &[u8] = b"held back ";
+
+/// Those of a notification that is sent, and of one that is held back.
+fn claim_keys(message_id: &[u8], device: &DeviceId) -> [ClaimKey; 2] {
+    [message_id.to_vec(), [HELD_BACK, message_id].concat()]
+        .map(|message_id| ClaimKey { message_id, device: device.clone() })
+}
 
 /// What became of a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +62,15 @@ enum Wanted {
     HeldBack(&'static str),
 }
 
+/// What became of a notification whose claim was won.
+struct Sent {
+    claim: ClaimKey,
+    limited: Limited,
+    /// Whether it is to be noted that the device was reached, if it was.
+    is_note_due: bool,
+    delivery: Delivery,
+}
+
 /// What became of all notifications of a request.
 #[derive(Default)]
 pub(super) struct Delivered {
@@ -70,11 +86,11 @@ pub(super) struct Delivered {
 impl Wanted {
     /// What is held back is claimed apart: or whoever is blocked could use up a notification that is not.
     fn claim_key(&self, message_id: &[u8], device: &DeviceId) -> ClaimKey {
-        let message_id = match self {
-            Self::Notification { .. } => message_id.to_vec(),
-            Self::HeldBack(_) => [HELD_BACK, message_id].concat(),
-        };
-        ClaimKey { message_id, device: device.clone() }
+        let [notification, held_back] = claim_keys(message_id, device);
+        match self {
+            Self::Notification { .. } => notification,
+            Self::HeldBack(_) => held_back,
+        }
     }
 
     /// Which tokens it takes.
@@ -148,38 +164,27 @@ impl PushServer {
         let age = when.now.saturating_sub(when.made_at);
         let Deliveries { message_id, wanted } = deliveries;
         let mut delivered = Delivered::nothing();
-        let keys = wanted.iter().map(|(device, wanted)| wanted.claim_key(&message_id, device));
-        let met = match self.store.claims(keys.collect()).await {
-            Ok(met) => met,
-            Err(error) => {
-                self.only_damaged(&error)?;
-                delivered.by_device.extend(wanted.into_keys().map(|device| (device, Delivery::Unclaimed)));
-                return Ok(delivered);
-            }
-        };
-        // A claim costs a write to disk, and is lost with a crash: what is not sent takes none.
         let is_too_old = age > self.settings.max_request_age;
-        let mut due = Vec::new();
-        for ((device, wanted), met) in wanted.into_iter().zip(met) {
-            if let Some(claim) = met {
-                delivered.met(device, claim);
-            } else if is_too_old {
-                delivered.by_device.insert(device, Delivery::TooOld);
+        let (mut due, mut not_due) = (Vec::new(), Vec::new());
+        for (device, wanted) in wanted {
+            if is_too_old {
+                not_due.push((device, Delivery::TooOld));
             } else if !self.allows(wanted.limited(), &device.key, when) {
-                delivered.by_device.insert(device, Delivery::TooFast);
+                not_due.push((device, Delivery::TooFast));
             } else {
                 due.push((wanted.claim_key(&message_id, &device), wanted));
             }
         }
+        self.look_at_claims(&message_id, not_due, &mut delivered).await?;
         let won = self.claim(due, when.now, &mut delivered).await?;
         if won.is_empty() && delivered.by_device.is_empty() {
             return Err(Unanswered::InProgress);
         }
-        for (claim, is_note_due, delivery) in self.send(won, age).await {
+        for Sent { claim, limited, is_note_due, delivery } in self.send(won, age).await {
             let device = claim.device.clone();
             let end = match delivery {
                 Delivery::Refused => {
-                    self.give_back(Limited::Notifications, &device.key);
+                    self.give_back(limited, &device.key);
                     ClaimEnd::Refused
                 }
                 Delivery::Sent | Delivery::HeldBack(_) => ClaimEnd::Sent,
@@ -192,6 +197,37 @@ impl PushServer {
             delivered.by_device.insert(device, delivery);
         }
         Ok(delivered)
+    }
+
+    /// What is not to be sent now: it may have been, or been held back, when it was asked for before. A claim costs a
+    /// write to disk, and is lost with a crash: it takes none. Claims of both kinds count, whichever this one would take:
+    /// or whoever is blocked could ask again under another author's name, and learn it.
+    async fn look_at_claims(
+        &self,
+        message_id: &[u8],
+        not_due: Vec<(DeviceId, Delivery)>,
+        delivered: &mut Delivered,
+    ) -> Result<(), StoreAway> {
+        if not_due.is_empty() {
+            return Ok(());
+        }
+        let keys = not_due.iter().flat_map(|(device, _)| claim_keys(message_id, device)).collect();
+        let met = match self.store.claims(keys).await {
+            Ok(met) => met,
+            Err(error) => {
+                self.only_damaged(&error)?;
+                let devices = not_due.into_iter().map(|(device, _)| (device, Delivery::Unclaimed));
+                delivered.by_device.extend(devices);
+                return Ok(());
+            }
+        };
+        for ((device, delivery), met) in not_due.into_iter().zip(met.chunks(2)) {
+            match met.iter().flatten().next() {
+                Some(claim) => delivered.met(device, *claim),
+                None => drop(delivered.by_device.insert(device, delivery)),
+            }
+        }
+        Ok(())
     }
 
     /// Those whose claims were won.
@@ -226,23 +262,29 @@ impl PushServer {
         Ok(won)
     }
 
-    async fn send(&self, won: Vec<(ClaimKey, Wanted)>, age: Duration) -> Vec<(ClaimKey, bool, Delivery)> {
-        let sending = won.into_iter().map(|(key, wanted)| async move {
+    async fn send(&self, won: Vec<(ClaimKey, Wanted)>, age: Duration) -> Vec<Sent> {
+        let sending = won.into_iter().map(|(claim, wanted)| async move {
+            let limited = wanted.limited();
             match wanted {
                 Wanted::Notification { notification, is_note_due } => {
                     self.metrics.push_age(age);
                     let began = Instant::now();
-                    let delivery = match self.provider.send(notification).await {
+                    let outcome = self.provider.send(notification).await;
+                    self.pace.note(began.elapsed(), outcome);
+                    let delivery = match outcome {
                         Outcome::Sent => Delivery::Sent,
                         Outcome::Refused(_) => Delivery::Refused,
                         Outcome::Unknown(_) => Delivery::Unknown,
                     };
-                    self.pace.note(began.elapsed());
-                    (key, is_note_due, delivery)
+                    Sent { claim, limited, is_note_due, delivery }
                 }
                 Wanted::HeldBack(why) => {
-                    self.pace.wait().await;
-                    (key, false, Delivery::HeldBack(why))
+                    let delivery = match self.pace.wait().await {
+                        None => Delivery::HeldBack(why),
+                        Some(Trouble::Refused) => Delivery::Refused,
+                        Some(Trouble::Unknown) => Delivery::Unknown,
+                    };
+                    Sent { claim, limited, is_note_due: false, delivery }
                 }
             }
         });

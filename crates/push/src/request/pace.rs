@@ -1,14 +1,16 @@
-//! How long the provider takes at present, so that an answer about a notification that was held back comes no sooner.
+//! How the provider does at present: how long it takes, and whether it takes anything. What is held back is reported as
+//! if it had been handed over, so that no answer tells by its time or its words who is blocked.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use poste_provider::{Outcome, Refused, Unknown};
 use rand::RngExt;
 
 /// How many are remembered.
 const SAMPLES: usize = 16;
 
-/// The times that the provider took for the last notifications.
+/// The times that the provider took for the last notifications, and what the last one met.
 #[derive(Debug, Default)]
 pub(crate) struct Pace(Mutex<Samples>);
 
@@ -16,12 +18,33 @@ pub(crate) struct Pace(Mutex<Samples>);
 struct Samples {
     took: Vec<Duration>,
     next: usize,
+    trouble: Option<Trouble>,
+}
+
+/// What every notification meets at present, whomever it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It is surely not sent.
+    Refused,
+    /// Nobody knows whether it is sent.
+    Unknown,
 }
 
 impl Pace {
-    /// The provider took so long.
-    pub(super) fn note(&self, took: Duration) {
+    /// The provider took so long, and this came of it.
+    pub(super) fn note(&self, took: Duration, outcome: Outcome) {
         let mut samples = self.0.lock();
+        match outcome {
+            Outcome::Sent => samples.trouble = None,
+            Outcome::Refused(Refused::Unreachable | Refused::Busy) => {
+                samples.trouble = Some(Trouble::Refused)
+            }
+            Outcome::Unknown(Unknown::Timeout | Unknown::ConnectionLost | Unknown::Status(_)) => {
+                samples.trouble = Some(Trouble::Unknown);
+            }
+            // Of this notification, or of this service: whoever registers a device could bring it about.
+            Outcome::Refused(_) | Outcome::Unknown(_) => {}
+        }
         let at = samples.next;
         samples.next = (at + 1) % SAMPLES;
         match samples.took.get_mut(at) {
@@ -36,16 +59,17 @@ impl Pace {
         self.0.lock().took.len()
     }
 
-    /// Waits as long as the provider took for one of the last.
-    pub(super) async fn wait(&self) {
-        let sample = {
+    /// Waits as long as the provider took for one of the last, and says what it would have met.
+    pub(super) async fn wait(&self) -> Option<Trouble> {
+        let (sample, trouble) = {
             let samples = self.0.lock();
             let at = rand::rng().random_range(0..samples.took.len().max(1));
-            samples.took.get(at).copied()
+            (samples.took.get(at).copied(), samples.trouble)
         };
         if let Some(took) = sample {
             tokio::time::sleep(took).await;
         }
+        trouble
     }
 }
 
@@ -62,11 +86,25 @@ mod tests {
         pace.wait().await;
         assert_eq!(started.elapsed(), Duration::ZERO, "nothing to compare with");
         for _ in 0..2 * SAMPLES {
-            pace.note(Duration::from_millis(80));
+            pace.note(Duration::from_millis(80), Outcome::Sent);
         }
         assert_eq!(pace.0.lock().took.len(), SAMPLES);
         let started = Instant::now();
         pace.wait().await;
         assert!((80..85).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_all_meet_is_told_of_what_is_held_back_too() {
+        let pace = Pace::default();
+        let met = async |outcome| {
+            pace.note(Duration::ZERO, outcome);
+            pace.wait().await
+        };
+        assert_eq!(met(Outcome::Refused(Refused::Unreachable)).await, Some(Trouble::Refused));
+        assert_eq!(met(Outcome::Sent).await, None);
+        assert_eq!(met(Outcome::Refused(Refused::BadRequest)).await, None, "that is of one device");
+        assert_eq!(met(Outcome::Unknown(Unknown::Timeout)).await, Some(Trouble::Unknown));
+        assert_eq!(met(Outcome::Refused(Refused::TooLarge)).await, Some(Trouble::Unknown));
     }
 }

@@ -375,6 +375,45 @@ async fn nothing_tells_who_is_blocked() {
     assert_eq!(told[0], told[1]);
 }
 
+/// Nor does it tell when the provider is away, or when somebody asks again in the name of an author who is not blocked.
+#[tokio::test]
+async fn neither_outages_nor_other_authors_tell_who_is_blocked() {
+    let mut told = Vec::new();
+    for is_blocked in [false, true] {
+        let (rig, other, sender) = setting().await;
+        let receiver = Client::new(7);
+        let mut registration = receiver.registration(1);
+        let asked = receiver.notification();
+        if is_blocked {
+            registration.blocked_chat_list = vec![asked.author.clone()];
+        }
+        receiver.register(&rig, &registration).await.unwrap();
+        let mut reports = vec![sender.notify(&rig, b"a", std::slice::from_ref(&asked)).await];
+        for outcome in [Outcome::Refused(Refused::Unreachable), Outcome::Unknown(Unknown::Timeout)] {
+            set_outcome(&rig, outcome);
+            let id = format!("{outcome:?}");
+            // His own device tells the sender how the provider does.
+            sender.notify(&rig, id.as_bytes(), &[other.notification()]).await;
+            reports.push(sender.notify(&rig, id.as_bytes(), std::slice::from_ref(&asked)).await);
+        }
+        set_outcome(&rig, Outcome::Sent);
+        let mut by_another = asked.clone();
+        by_another.author = Bytes::from_static(&[9; 64]);
+        let incoming = crate::server::Incoming {
+            topic: partitioned(),
+            data: seal(&Client::new(8).request(b"a", &[by_another])).into(),
+            made_at: NOW - Duration::from_secs(400),
+            position: 1,
+        };
+        rig.server.handle(incoming, NOW).await.unwrap();
+        let report = Client::new(8).read_reports(&rig, b"a").remove(0);
+        reports.push(vec![(report.success, report.error)]);
+        told.push(reports);
+    }
+    assert_eq!(told[0], [[SUCCESS], [INTERNAL_ERROR], [UNKNOWN], [SUCCESS]]);
+    assert_eq!(told[0], told[1]);
+}
+
 /// Whoever asks again for what was sent does not make the provider look fast.
 #[tokio::test]
 async fn only_what_the_provider_was_asked_for_tells_how_long_it_takes() {

@@ -36,9 +36,9 @@ use poste_wire::status::HashedPublicKey;
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
 use super::{
-    AnswerId, Caps, Checkpoint, Claim, ClaimEnd, ClaimKey, Counts, DeviceId, Expired, MAX_ANSWER_BYTES,
-    MAX_DEVICE_DATA_BYTES, NewRegistration, OwnerState, Registered, Registration, RegistrationStore,
-    Retention, StoreError, TopicKeys,
+    AnswerId, Caps, Checkpoint, Claim, ClaimEnd, ClaimKey, Counts, DeviceId, Expired, LookedUp,
+    MAX_ANSWER_BYTES, MAX_DEVICE_DATA_BYTES, NewRegistration, OwnerState, Registered, Registration,
+    RegistrationStore, Retention, StoreError, TopicKeys,
 };
 use claims::Requests;
 use slots::{Keys, Slots};
@@ -186,6 +186,15 @@ impl RegistrationStore for RedbStore {
 
     async fn find(&self, devices: Vec<DeviceId>) -> Result<Vec<Option<Registration>>, StoreError> {
         self.read(move |files| files.find(&devices)).await
+    }
+
+    async fn look_up(&self, answer: &AnswerId, devices: Vec<DeviceId>) -> Result<LookedUp, StoreError> {
+        let answer = *answer;
+        let look = move |files: &Files| match files.answer(&answer)? {
+            Some(answer) => Ok(LookedUp::Answer(answer)),
+            None => files.find(&devices).map(LookedUp::Devices),
+        };
+        self.read(look).await
     }
 
     async fn topic_keys(&self, key: &HashedPublicKey) -> Result<Option<TopicKeys>, StoreError> {
