@@ -14,6 +14,7 @@ mod caught_up;
 mod listening;
 mod metrics;
 mod notes;
+mod places;
 mod source;
 mod stream;
 mod work;
@@ -44,9 +45,10 @@ use notes::Notes;
 use source::Source;
 use stream::Reader;
 
-/// Messages that may wait until they are tried again, and their bytes. They hold up nobody else.
+/// Messages that may wait until they are tried again, and their bytes; and as many that may wait for the provider. They
+/// hold up nobody else.
 const MAX_WAITING: usize = 1024;
-const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
 /// A message that is at work for longer is worth a look: it waits for something that may never come.
 const WORRYING_AGE: Duration = Duration::from_secs(5 * 60);
 /// Why no message is taken.
@@ -101,8 +103,10 @@ struct State {
     source: Source,
     /// Messages that were taken and are not dealt with, and since when.
     in_progress: BTreeMap<u64, Instant>,
-    /// Those of them that could not be dealt with and are tried again later, or wait for the provider.
-    waiting: Waiting,
+    /// Those of them that could not be dealt with and are tried again later.
+    for_another_attempt: Waiting,
+    /// Those of them that wait for the provider. Apart: one that hangs fills this, and answers that nobody takes do not.
+    for_the_provider: Waiting,
     /// The newest record of the archive, as far as is known.
     head: u64,
     /// When the archive was heard last, or could not be because nothing was taken.
@@ -147,7 +151,8 @@ impl Feed {
             listening: Listening::from(source.begins_after()),
             source,
             in_progress: BTreeMap::new(),
-            waiting: Waiting::default(),
+            for_another_attempt: Waiting::default(),
+            for_the_provider: Waiting::default(),
             head: 0,
             heard: Instant::now(),
             connected: false,
@@ -324,6 +329,14 @@ impl State {
         let unfinished =
             self.in_progress.first_key_value().map_or(u64::MAX, |(lowest, _)| lowest.saturating_sub(1));
         self.listening.received().min(unfinished)
+    }
+
+    /// Whether another message may be taken.
+    fn may_take(&self, max_in_progress: usize) -> bool {
+        let waiting = [&self.for_another_attempt, &self.for_the_provider];
+        let count: usize = waiting.iter().map(|waiting| waiting.count).sum();
+        let at_work = self.in_progress.len().saturating_sub(count);
+        !self.paused && at_work < max_in_progress && waiting.iter().all(|waiting| waiting.has_room())
     }
 
     /// How long the oldest message is at work.

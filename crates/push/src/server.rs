@@ -313,6 +313,25 @@ impl PushServer {
         handled
     }
 
+    /// Decides that there is no time for a request, without the provider: [`Self::answer`] tells that.
+    pub(crate) fn turn_away(&self, opened: &mut Opened) {
+        let Progress::Message(message) = &opened.progress else { return };
+        // What is no request will be found so without the provider as well.
+        if let Ok(payload) = self.turned_away(message) {
+            self.metrics.refusal("slow_provider");
+            let (kind, to) = (AnswerKind::Request, message.signer);
+            opened.progress = Progress::Decided { kind, to, payload: payload.into() };
+        }
+    }
+
+    /// Ends a message whose answer nobody takes: after a restart it is not needed any more.
+    pub(crate) fn give_up(&self, opened: Opened) {
+        self.metrics.message("given_up");
+        if let Some(hold) = opened.hold {
+            hold.release();
+        }
+    }
+
     /// The step of the protocol that the message's kind names, and what it decides: to whom, and what.
     async fn decide(
         &self,

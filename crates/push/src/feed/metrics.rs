@@ -19,6 +19,7 @@ pub(super) struct FeedMetrics {
     pub(super) skipped: Counter,
     pub(super) unreadable: Counter,
     pub(super) retries: Counter,
+    pub(super) given_up: Counter,
 }
 
 impl FeedMetrics {
@@ -56,6 +57,11 @@ impl FeedMetrics {
                 "messages_retried",
                 "Times that a message had to be dealt with again, mostly because its answer was not published",
                 &all.retries,
+            ),
+            (
+                "answers_given_up",
+                "Answers that all gateways have refused for six hours: they go out no more",
+                &all.given_up,
             ),
         ] {
             scope.register(name, help, counter.clone());

@@ -218,8 +218,7 @@ impl Reader {
     fn now(&self) -> Now {
         let mut state = self.shared.state.lock();
         let settings = &self.shared.settings;
-        let at_work = state.in_progress.len().saturating_sub(state.waiting.count);
-        let may_take = !state.paused && at_work < settings.max_in_progress && state.waiting.has_room();
+        let may_take = state.may_take(settings.max_in_progress);
         if !may_take {
             state.heard = Instant::now();
         }

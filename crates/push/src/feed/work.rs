@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use poste_rpc::archive::v1::Record;
 use poste_wire::{Envelope, Topic};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Shared, back_off};
-use crate::answer::{AnswerKind, PublishError};
+use super::places::Places;
+use super::{Shared, State, Waiting, back_off};
+use crate::answer::PublishError;
 use crate::server::{Incoming, Opened, PushServer, compute};
 
 /// Between two attempts at one message: from the first to the last, and to the last at one that is refused for reasons
@@ -21,8 +21,8 @@ use crate::server::{Incoming, Opened, PushServer, compute};
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 const LAST_PAUSE_OF_REFUSED: Duration = Duration::from_secs(60);
-/// The part of all places that requests may take. They wait for the provider, and all others must not wait for them.
-const REQUESTS_OF_PLACES: (usize, usize) = (3, 4);
+/// What all gateways refuse for so long is answered no more: nobody waits for it, and it keeps others from being taken.
+const REFUSED_FOR: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// The messages that are being dealt with.
 #[derive(Debug)]
@@ -32,13 +32,6 @@ pub(super) struct Work {
     stop: CancellationToken,
     places: Places,
     tasks: JoinSet<()>,
-}
-
-/// How many are at work at a time. Who waits for a place, having given one up, is not at work.
-#[derive(Debug, Clone)]
-struct Places {
-    all: Arc<Semaphore>,
-    requests: Arc<Semaphore>,
 }
 
 impl Work {
@@ -133,15 +126,18 @@ struct Attempts {
 struct Trying {
     pause: Duration,
     has_failed: bool,
+    /// When all gateways first refused the answer.
+    refused_at: Option<Instant>,
 }
 
 impl Attempts {
     /// Tries until there is an outcome: a gateway that is away comes back, and the sender is owed an answer. None if
-    /// there is none at the stop.
+    /// there is none at the stop. What gateways refuse they may take when an operator has changed their settings, and
+    /// that takes some hours at most.
     async fn handle(&self, shared: &Shared, incoming: Incoming) -> Option<()> {
-        let mut trying = Trying { pause: FIRST_PAUSE, has_failed: false };
+        let mut trying = Trying { pause: FIRST_PAUSE, has_failed: false, refused_at: None };
         let mut opened = loop {
-            let place = self.places.all.acquire().await.ok()?;
+            let place = self.places.any().await?;
             match self.server.open(incoming.clone(), shared.settings.clock.now()).await {
                 Ok(opened) => break opened,
                 Err(why) if why.is_final() => return Some(()),
@@ -154,29 +150,35 @@ impl Attempts {
             let (cause, longest) = match self.attempt(shared, &mut opened).await? {
                 Ok(is_final) if is_final => return Some(()),
                 Ok(_) => ("the store failed".to_owned(), LAST_PAUSE),
-                Err(refused @ PublishError::Refused(_)) => (refused.to_string(), LAST_PAUSE_OF_REFUSED),
+                Err(refused @ PublishError::Refused(_)) => {
+                    if trying.refused_at.get_or_insert_with(Instant::now).elapsed() > REFUSED_FOR {
+                        warn!(cause = %refused, "an answer is given up");
+                        shared.metrics.given_up.inc();
+                        self.server.give_up(opened);
+                        return Some(());
+                    }
+                    (refused.to_string(), LAST_PAUSE_OF_REFUSED)
+                }
                 Err(error) => (error.to_string(), LAST_PAUSE),
             };
             self.wait(shared, &mut trying, opened.bytes(), &cause, longest).await?;
         }
     }
 
-    /// One attempt to answer. Whether it was the last one; none if it was not begun before the stop.
+    /// One attempt to answer, and whether it was the last one. What waits for the provider at the stop has the time
+    /// that all have then.
     async fn attempt(&self, shared: &Shared, opened: &mut Opened) -> Option<Result<bool, PublishError>> {
-        let _of_requests = if opened.kind() == Some(AnswerKind::Request) {
-            Some(match self.places.requests.try_acquire() {
-                Ok(place) => place,
-                Err(_) => {
-                    let _waiting = shared.wait_with(opened.bytes());
-                    let place = self.stop.run_until_cancelled(self.places.requests.acquire()).await?;
-                    place.ok()?
-                }
-            })
-        } else {
-            None
-        };
-        let _place = self.places.all.acquire().await.ok()?;
+        let mut of_requests = None;
+        if opened.asks_provider() {
+            let waiting = || shared.wait_with(opened.bytes(), |state| &mut state.for_the_provider);
+            of_requests = self.places.of_requests(waiting).await;
+            if of_requests.is_none() {
+                self.server.turn_away(opened);
+            }
+        }
+        let _place = self.places.any().await?;
         let answered = self.server.answer(opened, shared.settings.clock.now()).await;
+        drop(of_requests);
         Some(answered.map(|handled| handled.is_final()))
     }
 
@@ -193,41 +195,42 @@ impl Attempts {
             warn!(cause, "a message could not be dealt with, trying again until it is");
         }
         shared.metrics.retries.inc();
-        let _waiting = shared.wait_with(bytes);
+        let _waiting = shared.wait_with(bytes, |state| &mut state.for_another_attempt);
         let until = back_off(&mut trying.pause, longest);
         timeout_at(until, self.stop.cancelled()).await.is_err().then_some(())
     }
 }
 
-impl Places {
-    fn new(all: usize) -> Self {
-        let (part, of) = REQUESTS_OF_PLACES;
-        let requests = (all * part / of).max(1);
-        Self { all: Arc::new(Semaphore::new(all)), requests: Arc::new(Semaphore::new(requests)) }
-    }
-}
+/// Which of those that wait.
+type Pool = fn(&mut State) -> &mut Waiting;
 
-/// A message that waits for another attempt, or for its first one.
-struct WaitingFor<'s> {
+/// A message that waits.
+struct WaitingIn<'s> {
     shared: &'s Shared,
+    pool: Pool,
     bytes: usize,
 }
 
-impl Drop for WaitingFor<'_> {
+impl Drop for WaitingIn<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
-        state.waiting.count -= 1;
-        state.waiting.bytes -= self.bytes;
+        let waiting = (self.pool)(&mut state);
+        waiting.count -= 1;
+        waiting.bytes -= self.bytes;
+        drop(state);
+        self.shared.changed.notify_one();
     }
 }
 
 impl Shared {
-    fn wait_with(&self, bytes: usize) -> WaitingFor<'_> {
+    fn wait_with(&self, bytes: usize, pool: Pool) -> WaitingIn<'_> {
         let mut state = self.state.lock();
-        state.waiting.count += 1;
-        state.waiting.bytes += bytes;
+        let waiting = pool(&mut state);
+        waiting.count += 1;
+        waiting.bytes += bytes;
+        drop(state);
         self.changed.notify_one();
-        WaitingFor { shared: self, bytes }
+        WaitingIn { shared: self, pool, bytes }
     }
 
     /// Gives data to whoever listens in on its topic. Whether the server wants it too.
@@ -240,3 +243,6 @@ impl Shared {
         !state.listeners.alone.contains(&topic)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,6 +155,12 @@ impl Opened {
         }
     }
 
+    /// Whether dealing with it takes the provider: not any more once it is decided what is answered.
+    #[must_use]
+    pub(crate) fn asks_provider(&self) -> bool {
+        matches!(self.progress, Progress::Message(_)) && self.kind() == Some(AnswerKind::Request)
+    }
+
     /// So many bytes are in memory for it.
     #[must_use]
     pub fn bytes(&self) -> usize {

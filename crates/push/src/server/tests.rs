@@ -9,7 +9,7 @@ mod limits;
 mod many_entries;
 mod whole;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) gate: Semaphore,
     pub(crate) is_feed_away: AtomicBool,
     pub(crate) is_gateway_away: AtomicBool,
+    /// So many frames of answers, and then they are refused.
+    pub(crate) takes_frames: AtomicUsize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,7 @@ impl World {
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             is_feed_away: AtomicBool::new(false),
             is_gateway_away: AtomicBool::new(false),
+            takes_frames: AtomicUsize::new(usize::MAX),
         })
     }
 
@@ -97,6 +100,10 @@ impl Publisher for Around {
     async fn publish(&self, answer: Answer) -> Result<(), PublishError> {
         if self.0.is_gateway_away.load(Ordering::Relaxed) {
             return Err(PublishError::Away("away".into()));
+        }
+        let takes = |frames: usize| frames.checked_sub(answer.frames.len());
+        if self.0.takes_frames.fetch_update(Ordering::Relaxed, Ordering::Relaxed, takes).is_err() {
+            return Err(PublishError::Refused("too little proof of work".into()));
         }
         self.0.events.lock().push(Event::Published(answer));
         Ok(())
