@@ -7,6 +7,7 @@ mod query;
 mod register;
 mod report;
 mod send;
+mod silence;
 mod unregister;
 
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ use poste_service::config::HumanDuration;
 use poste_wire::status::chat_key;
 use serde::Serialize;
 
-use super::{KeyText, keys, report, server_name};
+use super::{KeyText, keys, report, server_name, silence};
 use crate::mail;
 
 /// The command.
@@ -19,7 +19,8 @@ pub(super) fn command() -> Command {
     Command::new("query")
         .about(
             "Finds out how contacts can be notified, from what they have advertised and by asking push servers; exit \
-             code 0 when a device of every contact is known",
+             code 0 when a server confirms a device of every contact, 4 when no server does for one of whom devices are \
+             known, 1 when one has no known device",
         )
         .args(super::common_args())
         .args([
@@ -40,19 +41,30 @@ pub(super) fn history_arg() -> Arg {
         .help("look for advertisements in history of this length before servers are asked (0s: do not)")
 }
 
+/// The exit code where devices are known, and no server has said anything of them.
+const UNCONFIRMED: u8 = 4;
+
 /// Runs it.
 pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut sender = sender(matches).await?;
-    let mut all = true;
+    let (mut all_known, mut all_confirmed) = (true, true);
     for contact in keys(matches, "contact") {
         let found = discover(&mut sender, &contact, matches).await?;
         let queried = Box::pin(sender.query(&contact)).await?;
         let known = sender.known().infos(&contact);
-        all &= !known.is_empty();
         let answer = Answer::new(&contact, found, &queried, &known);
+        all_known &= !answer.devices.is_empty();
+        all_confirmed &= answer.is_confirmed();
         report::print(matches.get_flag("json"), &answer, || answer.text())?;
+        if !answer.is_confirmed() {
+            silence::explain(answer.silent_servers())?;
+        }
     }
-    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match (all_known, all_confirmed) {
+        (false, _) => ExitCode::FAILURE,
+        (true, false) => ExitCode::from(UNCONFIRMED),
+        (true, true) => ExitCode::SUCCESS,
+    })
 }
 
 /// A sender with the key of `--key`, and what is in the directory of `--state`.
@@ -123,6 +135,21 @@ struct DeviceServer {
     version: u64,
     /// Unix seconds.
     known_since: u64,
+    /// What the server itself says now.
+    server_says: Says,
+    /// Whether the contact has named this server, and not only the server itself.
+    advertised: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Says {
+    /// It has the device.
+    Confirmed,
+    /// It has answered without the device.
+    NotShown,
+    /// It has not answered.
+    Nothing,
 }
 
 impl Answer {
@@ -137,7 +164,13 @@ impl Answer {
         for row in known {
             let installation = row.info.installation.to_string();
             let (version, known_since) = (row.info.version, row.since);
-            let server = DeviceServer { server: server_name(&row.info.server), version, known_since };
+            let server = DeviceServer {
+                server: server_name(&row.info.server),
+                version,
+                known_since,
+                server_says: says(queried, row),
+                advertised: row.is_advertised,
+            };
             match devices.last_mut().filter(|device| device.installation == installation) {
                 Some(device) => device.servers.push(server),
                 None => devices.push(Device { installation, servers: vec![server] }),
@@ -145,6 +178,18 @@ impl Answer {
         }
         let answers = queried.answers.iter().map(answer).collect();
         Self { contact: chat_key(contact), history, answers, devices }
+    }
+
+    /// Whether a server says now that it can notify a device.
+    fn is_confirmed(&self) -> bool {
+        let mut servers = self.devices.iter().flat_map(|device| &device.servers);
+        servers.any(|server| server.server_says == Says::Confirmed)
+    }
+
+    /// Those that are known to serve a device, and have not answered.
+    fn silent_servers(&self) -> impl Iterator<Item = String> {
+        let servers = self.devices.iter().flat_map(|device| &device.servers);
+        servers.filter(|server| server.server_says == Says::Nothing).map(|server| server.server.clone())
     }
 
     fn text(&self) -> Vec<String> {
@@ -175,11 +220,34 @@ impl Answer {
         }
         for device in &self.devices {
             lines.push(format!("  device {}", device.installation));
-            for DeviceServer { server, version, .. } in &device.servers {
-                lines.push(format!("    by {server}, version {version}"));
+            for DeviceServer { server, version, server_says, advertised, .. } in &device.servers {
+                let source = if *advertised { "as the contact has advertised" } else { "as it said before" };
+                lines.push(match server_says {
+                    Says::Confirmed => format!("    by {server}, version {version}"),
+                    Says::NotShown => {
+                        format!("    by {server}, version {version}, {source}: its answer does not show the device")
+                    }
+                    Says::Nothing => {
+                        format!("    by {server}, version {version}, {source}: it has not answered")
+                    }
+                });
             }
         }
+        if !self.devices.is_empty() && !self.is_confirmed() {
+            lines.push("  no server confirms that it can notify any of them".to_owned());
+        }
         lines
+    }
+}
+
+/// What the server of a row has answered about its device.
+fn says(queried: &Queried, row: &KnownInfo) -> Says {
+    match queried.answers.iter().find(|(server, _)| *server == row.info.server) {
+        None => Says::Nothing,
+        Some((_, shown)) if shown.infos.iter().any(|info| info.installation == row.info.installation) => {
+            Says::Confirmed
+        }
+        Some(_) => Says::NotShown,
     }
 }
 
@@ -214,12 +282,37 @@ mod tests {
         assert_eq!(json["devices"].as_array().unwrap().len(), 2);
         assert_eq!(json["devices"][0]["servers"][1]["server"], server_name(&key(11)));
         assert_eq!(json["devices"][0]["servers"][1]["version"], 7);
+        let says = [0, 1].map(|at| json["devices"][0]["servers"][at]["server_says"].clone());
+        assert!(says.contains(&"not_shown".into()) && says.contains(&"nothing".into()), "{says:?}");
         assert_eq!(json["answers"][0]["not_allowed"], 2);
         assert_eq!(json["answers"][0]["refused"], "the device is not the contact's");
         let text = answer.text().join("\n");
         assert!(text.contains("2 that we may not notify") && text.contains("version 7"), "{text}");
         let token = AccessToken::from_random([5; 16]);
         assert!(!text.contains(token.as_str()) && !json.to_string().contains(token.as_str()));
+    }
+
+    #[test]
+    fn what_no_server_says_is_not_taken_for_confirmed() {
+        let known = [row(1, 10), KnownInfo { is_advertised: false, ..row(2, 10) }];
+        let answer = |queried: &Queried| Answer::new(&key(1), History::default(), queried, &known);
+        let silent = answer(&Queried::default());
+        let text = silent.text().join("\n");
+        assert!(!silent.is_confirmed());
+        assert_eq!(
+            silent.silent_servers().collect::<Vec<_>>(),
+            [10, 10].map(|server| server_name(&key(server)))
+        );
+        for part in
+            ["as the contact has advertised: it has not answered", "as it said before", "no server confirms"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        let by = |server: u8, infos| (key(server), Shown { infos, ..Shown::default() });
+        let elsewhere = Queried { answers: vec![by(11, vec![row(1, 11).info]), by(10, Vec::new())] };
+        assert!(!answer(&elsewhere).is_confirmed());
+        let confirmed = answer(&Queried { answers: vec![by(10, vec![known[0].info.clone()])] });
+        assert!(confirmed.is_confirmed() && !confirmed.text().join("\n").contains("no server confirms"));
     }
 
     #[test]

@@ -6,15 +6,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 use poste_client::notify::register::{MAX_SERVERS, RegistrationAnswer};
-use poste_client::notify::{Channel, Device, Profile, Receiver, ReceiverEvent, Standing};
+use poste_client::notify::{Channel, Device, Profile, Receiver, ReceiverError, ReceiverEvent, Standing};
 use poste_codec::PublicKey;
 use poste_wire::status::{InstallationId, chat_key};
 use tokio::time::{Instant, timeout_at};
 
 use super::events::{Events, Line};
+use super::silence::Silent;
 use super::{KeyText, keys};
 use crate::mail;
 
@@ -84,24 +85,41 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let channel = super::channel(matches).await?;
     let installation = matches.get_one::<InstallationId>("installation").cloned();
     let mut receiver = Receiver::open(channel, identity, &directory, installation, None).await?;
-    receiver.register(profile, &servers, &list).await?;
+    receiver.register(profile, &servers, &list).await.map_err(|error| match error {
+        ReceiverError::Servers(0) => anyhow!(
+            "no push server is named, and none is kept in {}: name 1 to {MAX_SERVERS} by --server KEY, or a list of \
+             their keys by --servers FILE",
+            directory.display()
+        ),
+        error => error.into(),
+    })?;
     let installation = receiver.state().installation().to_string();
     let text = format!("installation {installation} of {chat_key}");
     let (chat_key, installation) = (Some(chat_key), Some(installation));
     events.say(&Line { event: "registering", chat_key, installation, ..Line::default() }, &text)?;
 
-    Box::pin(wait(&mut receiver, &events, Instant::now() + mail::duration(matches, "timeout"))).await?;
-    summary(&receiver, &events)
+    let deadline = Instant::now() + mail::duration(matches, "timeout");
+    let silent = Box::pin(wait(&mut receiver, &events, deadline)).await?;
+    let code = summary(&receiver, &events)?;
+    silent.explain()?;
+    Ok(code)
 }
 
-/// Until every server has answered for good and contacts are told of those that confirmed, or the time is over.
-async fn wait(receiver: &mut Receiver<Channel>, events: &Events, deadline: Instant) -> anyhow::Result<()> {
+/// Until every server has answered for good and contacts are told of those that confirmed, or the time is over. Gives
+/// those that have not answered.
+async fn wait(
+    receiver: &mut Receiver<Channel>,
+    events: &Events,
+    deadline: Instant,
+) -> anyhow::Result<Silent> {
+    let mut silent = Silent::default();
     let mut refused_for_good = BTreeSet::new();
     let mut to_tell = false;
     while to_tell || !is_over(receiver, &refused_for_good) {
         let Ok(event) = timeout_at(deadline, receiver.step()).await else { break };
         let event = event?;
         events.happened(&event)?;
+        silent.happened(&event);
         match event {
             ReceiverEvent::Answered(RegistrationAnswer::Registered { .. }) => to_tell = true,
             ReceiverEvent::Answered(RegistrationAnswer::Refused { server, error }) if error.is_final() => {
@@ -111,7 +129,7 @@ async fn wait(receiver: &mut Receiver<Channel>, events: &Events, deadline: Insta
             _ => {}
         }
     }
-    Ok(())
+    Ok(silent)
 }
 
 /// Whether no server's answer is worth waiting for.

@@ -20,6 +20,12 @@ pub(super) fn print(
     out.flush()
 }
 
+/// Says on stderr how it goes, for people who wait.
+pub(super) fn progress(line: &str) {
+    // Nobody looks when stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{}", tame(line));
+}
+
 /// A line of text without anything that steers a terminal or begins another line: part of it may be by strangers.
 fn tame(line: &str) -> String {
     let mut tame = String::with_capacity(line.len());

@@ -7,15 +7,16 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use poste_client::notify::SendReport;
 use poste_client::notify::send::{
-    DeviceReport, Devices, Failure, Notification, NotificationKind, SendSettings,
+    DeviceReport, Devices, Failure, Notification, NotificationKind, SendEvent, SendSettings,
 };
 use poste_codec::PublicKey;
+use poste_service::config::HumanDuration;
 use poste_wire::status::{InstallationId, MessageId, chat_key};
 use rand::Rng;
 use serde::Serialize;
 
 use super::query::{History, discover, history_arg, sender};
-use super::{KeyText, keys, report, server_name};
+use super::{KeyText, keys, report, server_name, silence};
 use crate::mail;
 
 /// The command.
@@ -70,9 +71,15 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let settings = SendSettings { devices, ..SendSettings::default() };
     let patience = mail::duration(matches, "timeout");
     let message = notification.message;
-    let sent = Box::pin(sender.notify(&contact, notification, settings, patience)).await?;
+    let tell = |event| report::progress(&describe(&event));
+    let sent = Box::pin(sender.notify_and_tell(&contact, notification, settings, patience, tell)).await?;
     let answer = Answer::new(&contact, &message, history, &sent);
     report::print(matches.get_flag("json"), &answer, || answer.text())?;
+    if !sent.is_notified() {
+        let failed = sent.devices.iter().flat_map(|device| &device.failed);
+        let silent = failed.filter(|(_, why)| *why == Failure::NoAnswer);
+        silence::explain(silent.map(|(server, _)| server_name(server)))?;
+    }
     Ok(if sent.is_notified() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -96,6 +103,26 @@ fn message_id(text: &str) -> Result<MessageId, String> {
         return Ok(MessageId(bytes));
     }
     text.parse().map_err(|_| "write 64 hex digits, or `random`".to_owned())
+}
+
+/// What happens, in a line for people.
+fn describe(event: &SendEvent) -> String {
+    match event {
+        SendEvent::Queried => "asking servers how the contact can be notified".to_owned(),
+        SendEvent::Asked { server, installations, is_repeated } => {
+            let devices = report::count(installations.len(), "device");
+            let again = if *is_repeated { " once more" } else { "" };
+            format!("asking {}{again} to notify {devices}", server_name(server))
+        }
+        SendEvent::Failed { server, installation, why, query_in } => {
+            let next = match query_in {
+                Some(pause) if pause.is_zero() => "; asking for the new one".to_owned(),
+                Some(pause) => format!("; asking for the new one in {}", HumanDuration(*pause)),
+                None => String::new(),
+            };
+            format!("device {installation}  {}  {}{next}", server_name(server), reason(*why))
+        }
+    }
 }
 
 /// What became of a notification.
@@ -205,6 +232,8 @@ fn reason(failure: Failure) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use poste_codec::SecretKey;
 
     use super::*;
@@ -239,6 +268,36 @@ mod tests {
             &["--message-id", &id, "--type", "call"],
         ] {
             assert!(parse(arguments).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_waits_reads_what_is_tried_and_what_came_of_it() {
+        let server = SecretKey::from_bytes(&[1; 32]).unwrap().public();
+        let (name, installation) = (server_name(&server), InstallationId::from_random([1; 16]));
+        let failed = |why, query_in: Option<u64>| SendEvent::Failed {
+            server,
+            installation: installation.clone(),
+            why,
+            query_in: query_in.map(Duration::from_secs),
+        };
+        let asked =
+            |is_repeated| SendEvent::Asked { server, installations: vec![installation.clone()], is_repeated };
+        for (event, line) in [
+            (SendEvent::Queried, "asking servers how the contact can be notified".to_owned()),
+            (asked(false), format!("asking {name} to notify 1 device")),
+            (asked(true), format!("asking {name} once more to notify 1 device")),
+            (
+                failed(Failure::WrongToken, Some(0)),
+                format!("device {installation}  {name}  wrong token; asking for the new one"),
+            ),
+            (
+                failed(Failure::WrongToken, Some(128)),
+                format!("device {installation}  {name}  wrong token; asking for the new one in 2m 8s"),
+            ),
+            (failed(Failure::NotRegistered, None), format!("device {installation}  {name}  not registered")),
+        ] {
+            assert_eq!(describe(&event), line);
         }
     }
 

@@ -7,6 +7,7 @@ use poste_client::notify::Receiver;
 use tokio::time::{Instant, timeout_at};
 
 use super::events::{Events, Line};
+use super::silence::Silent;
 use crate::mail;
 
 /// The command.
@@ -32,9 +33,12 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     receiver.unregister().await?;
     let asked = receiver.state().servers().count();
     let deadline = Instant::now() + mail::duration(matches, "timeout");
+    let mut silent = Silent::default();
     while !receiver.is_settled() {
         let Ok(event) = timeout_at(deadline, Box::pin(receiver.step())).await else { break };
-        events.happened(&event?)?;
+        let event = event?;
+        events.happened(&event)?;
+        silent.happened(&event);
     }
     let confirmed = asked - receiver.state().servers().count();
     let line = Line { event: "summary", confirmed: Some(confirmed), asked: Some(asked), ..Line::default() };
@@ -43,5 +47,6 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         _ => format!("{confirmed} of {asked} servers have forgotten the device"),
     };
     events.say(&line, &text)?;
+    silent.explain()?;
     Ok(if confirmed == asked { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

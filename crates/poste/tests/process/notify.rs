@@ -100,12 +100,52 @@ fn some_servers_are_better_than_none_but_not_all() {
     assert_eq!(partly.status.code(), Some(1), "{told}");
     assert!(told.ends_with("1 of 2 servers confirmed\n"), "{told}");
     assert!(told.contains("contacts were told; servers: 1"), "{told}");
+    let hints = text(&partly.stderr);
+    assert!(hints.starts_with(&format!("poste: no answer from {NOBODY}\n")), "{hints}");
+    assert!(hints.contains("poste key show --of push") && hints.contains("/readyz"), "{hints}");
     let files = fs::read_dir(Path::new(&owner.path("state")).join("anonymous")).unwrap().count();
     assert_eq!(files, 3, "a key of its own, its state, and the lock of that");
 
     let left = owner.notify("unregister", &["--anonymous", "--timeout", "3s"]);
     assert!(text(&left.stdout).ends_with("1 of 2 servers have forgotten the device\n"), "{left:?}");
     assert_eq!(left.status.code(), Some(1));
+    assert!(text(&left.stderr).contains(&format!("no answer from {NOBODY}")), "{left:?}");
+}
+
+#[test]
+fn what_only_the_contact_says_is_told_apart_from_what_its_server_says() {
+    let owner = Owner::new();
+    let device = ["--token", "token", "--firebase", "--server", owner.push_key()];
+    let (events, _) = owner.events("register", &device);
+    let contact = events[0]["chat_key"].as_str().unwrap();
+    let (key, state) = (owner.path("other"), owner.path("other-state"));
+    assert!(output(&["key", "new", "--file", &key]).status.success());
+    let query = || {
+        let enode = owner.server.ready["enode"].as_str().unwrap();
+        let common = ["notify", "query", "--enode", enode, "--key", &key, "--state", &state, "--json"];
+        output(&[&common[..], &["--contact", contact]].concat())
+    };
+    let said = |done: &Output| -> Value {
+        let answer: Value = serde_json::from_slice(&done.stdout).unwrap();
+        answer["devices"][0]["servers"][0].clone()
+    };
+
+    let (_, code) = ctl_json(&owner.server.admin("push"), &["push", "drain"]);
+    assert_eq!(code, 0);
+    let silent = query();
+    assert_eq!(silent.status.code(), Some(4), "{silent:?}");
+    assert_eq!(
+        (&said(&silent)["server_says"], &said(&silent)["advertised"]),
+        (&json!("nothing"), &json!(true))
+    );
+    let hints = text(&silent.stderr);
+    assert!(hints.starts_with(&format!("poste: no answer from {}", owner.push_key())), "{hints}");
+
+    let (_, code) = ctl_json(&owner.server.admin("push"), &["push", "resume"]);
+    assert_eq!(code, 0);
+    let confirmed = query();
+    assert_eq!((confirmed.status.code(), &said(&confirmed)["server_says"]), (Some(0), &json!("confirmed")));
+    assert!(confirmed.stderr.is_empty(), "{confirmed:?}");
 }
 
 #[test]
@@ -118,7 +158,7 @@ fn what_cannot_be_registered_is_told_before_anything_is_sent() {
     };
     let four = ["--token", "t", "--server", NOBODY].into_iter().chain(["--server", NOBODY].repeat(3));
     for (arguments, code, expected) in [
-        (vec!["--token", "t"], 1, "1 to 3 servers"),
+        (vec!["--token", "t"], 1, "by --server KEY"),
         (four.collect(), 1, "at most 3 servers"),
         (vec!["--token", "", "--server", NOBODY], 1, "device token is empty"),
         // There is nothing on the standard input.
