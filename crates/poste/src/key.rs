@@ -1,6 +1,7 @@
-//! `poste key new|show|backup`: the keys that a gateway and a push server are known by.
+//! `poste key new|show|backup|restore`: the keys that a gateway and a push server are known by.
 
 mod backup;
+mod restore;
 
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -44,7 +45,7 @@ pub fn command() -> Command {
         [of, file, up::data_arg()].into_iter().chain(config)
     };
     Command::new("key")
-        .about("Makes, shows or backs up the keys that a gateway and a push server are known by")
+        .about("Makes, shows, backs up or brings back the keys that a gateway and a push server are known by")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(Command::new("new").about("Makes a key file; refuses to overwrite one").args(args()))
@@ -53,15 +54,17 @@ pub fn command() -> Command {
                 .about("Prints the enode and the node id, or the push server's public key; never the secret")
                 .args(args()),
         )
-        .subcommand(backup::command())
+        .subcommands([backup::command(), restore::command()])
 }
 
 /// Runs it.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let (name, matches) = matches.subcommand().expect("clap requires new, show or backup");
+    let (name, matches) = matches.subcommand().expect("clap requires new, show, backup or restore");
     let config = config(matches)?;
-    if name == "backup" {
-        return backup::run(matches, &config.section()?);
+    match name {
+        "backup" => return backup::run(matches, &config.section()?),
+        "restore" => return restore::run(matches, &config.section()?),
+        _ => {}
     }
     let is_new = name == "new";
     let lines = match matches.get_one("of").expect("it has a default") {

@@ -18,7 +18,7 @@ pub(super) fn command() -> Command {
         .after_help(
             "Whoever loses this key loses every registration: they are made for it, and apps register with another \
              server only when their users touch a setting. Whoever else has it can read what clients register, \
-             device tokens included. Bring it back as identity.key in push.data, or name the file in \
+             device tokens included. Bring it back by `poste key restore`, or name the file in \
              POSTE_PUSH__IDENTITY_FILE.",
         )
         .arg(
