@@ -320,7 +320,11 @@ async fn outbox(
             // Another gateway may just be draining what this one has left behind; it soon gives way.
             Err(SpoolError::Journal(JournalError::Locked { .. })) if Instant::now() < deadline => {
                 if !std::mem::replace(&mut said, true) {
-                    info!("another process has the spool, waiting for it");
+                    warn!(
+                        directory = %config.data.display(),
+                        patience_s = LOCK_PATIENCE.as_secs(),
+                        "another process uses gateway.data: this one waits until it has ended, and gives up after that time"
+                    );
                 }
                 let stopping = timeout(LOCK_RETRY, context.stop.cancelled()).await.is_ok();
                 if stopping {

@@ -294,7 +294,11 @@ async fn open_store(
             // The one before may just be ending.
             Err(error) if error.kind() == ErrorKind::Busy && Instant::now() < deadline => {
                 if !std::mem::replace(&mut said, true) {
-                    info!("another process has the store, waiting for it");
+                    warn!(
+                        directory = %config.data.display(),
+                        patience_s = LOCK_PATIENCE.as_secs(),
+                        "another process uses push.data: this one waits until it has ended, and gives up after that time"
+                    );
                 }
                 if timeout(LOCK_RETRY, context.stop.cancelled()).await.is_ok() {
                     return Err(StartError::Stopping);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -174,6 +175,22 @@ fn a_person_is_shown_without_tokens_and_forgotten_when_that_is_meant() {
 }
 
 #[test]
+fn a_second_server_says_at_once_what_it_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = up(&dir);
+    let data = dir.path().join("push");
+    let arguments = ["serve", "push", "--push-data", data.to_str().unwrap(), "--ephemeral-ports"];
+    let mut command = poste(&[&arguments[..], &["--log-level", "warn"]].concat());
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut second = Server { child, ready: Value::Null };
+    let mut lines = BufReader::new(second.child.stderr.as_mut().unwrap()).lines();
+    let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let told = line["message"].as_str().unwrap();
+    assert!(told.contains("another process uses push.data"), "{line}");
+    assert_eq!(line["directory"], Value::from(data.to_str().unwrap()));
+}
+
+#[test]
 fn an_identity_is_made_shown_backed_up_and_never_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().to_str().unwrap();
@@ -227,4 +244,33 @@ fn an_identity_is_made_shown_backed_up_and_never_replaced() {
         .output()
         .unwrap();
     assert_eq!(text(&shown.stdout), format!("public key  {public}\n"));
+
+    // And back again: where it was, and on a machine that has nothing.
+    let restore =
+        |data: &str, from: &Path| output(&["key", "restore", "--data", data, from.to_str().unwrap()]);
+    let elsewhere = dir.path().join("other");
+    let other_backup = elsewhere.join("push/identity.key");
+    assert!(output(&["key", "new", "--of", "push", "--data", elsewhere.to_str().unwrap()]).status.success());
+    let wrong = restore(data, &other_backup);
+    assert_eq!((wrong.status.code(), file.exists()), (Some(1), false), "{wrong:?}");
+    assert!(text(&wrong.stderr).contains("belongs to another identity"), "{wrong:?}");
+    for again in [false, true] {
+        let restored = restore(data, &backup);
+        assert!(restored.status.success(), "{restored:?}");
+        let told = text(&restored.stdout);
+        assert!(told.contains(&public) && !told.contains(secret.trim()), "{told}");
+        assert_eq!(told.contains("It was there already."), again);
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), secret);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let refused = restore(elsewhere.to_str().unwrap(), &backup);
+    assert!(text(&refused.stderr).contains("has another identity"), "{refused:?}");
+    assert_ne!(fs::read_to_string(&other_backup).unwrap(), secret);
+    let new_machine = dir.path().join("new");
+    assert!(restore(new_machine.to_str().unwrap(), &backup).status.success());
+    assert_eq!(fs::read_to_string(new_machine.join("push/identity.key")).unwrap(), secret);
+    let mut server = start(&up);
+    assert_eq!(server.ready["push_key"], Value::from(public));
+    server.signal("TERM");
+    assert_eq!(server.wait(Duration::from_secs(10)), Some(0), "{}", server.log());
 }
