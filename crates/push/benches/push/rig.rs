@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
@@ -23,6 +23,8 @@ use crate::people::{NOW, server};
 
 /// How many registrations are handed to the store at once.
 const WRITTEN_AT_ONCE: usize = 512;
+/// How many messages are handled in one second of the server's clock: the store orders by that.
+const A_SECOND: u64 = 500;
 
 /// Takes everything, and notes when what came.
 #[derive(Debug, Default)]
@@ -67,6 +69,7 @@ pub(crate) struct Rig {
     pub(crate) store: RedbStore,
     pub(crate) around: Arc<Around>,
     topic: Topic,
+    handled: AtomicU64,
 }
 
 impl Rig {
@@ -88,13 +91,19 @@ impl Rig {
         let settings = Settings { limits, ..Settings::default() };
         let server = PushServer::start(parts, settings).await?;
         let topic = TopicName::partitioned(&identity.public()).topic();
-        Ok(Self { server, store, around, topic })
+        Ok(Self { server, store, around, topic, handled: AtomicU64::new(0) })
+    }
+
+    /// The time at which a message is handled that comes behind so many.
+    pub(crate) fn time(number: u64) -> Duration {
+        NOW + Duration::from_secs(number / A_SECOND)
     }
 
     /// Handles a message to its end. It must be answered.
     pub(crate) async fn handle(&self, data: Bytes) -> Result<()> {
-        let incoming = Incoming { topic: self.topic, data, made_at: NOW, position: 1 };
-        let handled = self.server.handle(incoming, NOW).await?;
+        let now = Self::time(self.handled.fetch_add(1, Ordering::Relaxed));
+        let incoming = Incoming { topic: self.topic, data, made_at: now, position: 1 };
+        let handled = self.server.handle(incoming, now).await?;
         ensure!(matches!(handled, Handled::Answered(_)), "{handled:?}");
         Ok(())
     }

@@ -34,13 +34,13 @@ impl TopicName {
     /// Where servers are asked about a client, as deployed clients and servers have it; encrypted with
     /// [`Self::derive_key`].
     pub fn query(target: &HashedPublicKey) -> Self {
-        Self(target.to_string())
+        Self(hexadecimal("", target))
     }
 
     /// The same as the specification has it, with `0x` in front: a server listens to both, a client sends to the
     /// other.
     pub fn query_as_specified(target: &HashedPublicKey) -> Self {
-        Self(format!("0x{target}"))
+        Self(hexadecimal("0x", target))
     }
 
     /// The text.
@@ -69,6 +69,13 @@ impl fmt::Debug for TopicName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TopicName(redacted)")
     }
+}
+
+/// A server does this for all whom it knows when it starts, so it is done without a formatter.
+fn hexadecimal(prefix: &str, hash: &HashedPublicKey) -> String {
+    let mut text = [prefix.as_bytes(), &[0; 2 * HashedPublicKey::LENGTH]].concat();
+    hex::encode_to_slice(hash.0, &mut text[prefix.len()..]).expect("two digits for each byte");
+    String::from_utf8(text).expect("digits, and a prefix that is text")
 }
 
 /// The partition of a key: its X coordinate, as one number of 256 bits, modulo [`PARTITIONS`].

@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 use poste_wire::status::HashedPublicKey;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
-use super::Files;
 use super::registrations::{DEVICE_DATA, ROWS, TOMBSTONES, all_of, is_due_for_a_note};
 use super::row::{Row, behind_owner, device_key, owner_of};
 use super::seal::SealKey;
+use super::{Files, KEYS};
 use crate::store::{DeviceId, MAX_FOUND_BYTES, Registration, StoreError, TopicKeys};
 
 /// The registrations as they were at one moment.
@@ -137,9 +137,17 @@ impl Files {
         }
     }
 
+    /// The key of a row. If it cannot be read, that concerns this row alone.
+    fn seal_key(&self, slot: u32) -> Result<SealKey, StoreError> {
+        self.keys.read(slot).map_err(|error| {
+            self.unreadable.fetch_add(1, Ordering::Relaxed);
+            StoreError::corrupt(KEYS, &format!("a key cannot be read: {error}"))
+        })
+    }
+
     fn topic_keys(&self, key: &[u8], row: &[u8]) -> Result<Option<TopicKeys>, StoreError> {
         let Some(row) = self.readable(Row::decode(row)) else { return Ok(None) };
-        let first = row.open_topic_keys(key, &self.keys.read(row.slot)?);
+        let first = row.open_topic_keys(key, &self.seal_key(row.slot)?);
         if first.is_some() {
             return Ok(first);
         }
@@ -169,13 +177,13 @@ impl Files {
         mut found: Row,
         open: impl Fn(&Snapshot, &Row, &SealKey) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        if let Some(text) = open(snapshot, &found, &self.keys.read(found.slot)?)? {
+        if let Some(text) = open(snapshot, &found, &self.seal_key(found.slot)?)? {
             return Ok(Some(text));
         }
         loop {
             let now = self.snapshot()?;
             let Some(newer) = self.row(&now, key)? else { return Ok(None) };
-            if let Some(text) = open(&now, &newer, &self.keys.read(newer.slot)?)? {
+            if let Some(text) = open(&now, &newer, &self.seal_key(newer.slot)?)? {
                 return Ok(Some(text));
             }
             if (newer.slot, newer.version) == (found.slot, found.version) {

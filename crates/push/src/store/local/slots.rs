@@ -282,7 +282,7 @@ impl Aside for Slots {
     }
 }
 
-fn offset(slot: u32) -> u64 {
+pub(super) fn offset(slot: u32) -> u64 {
     HEADER_BYTES + u64::from(slot) * SealKey::BYTES as u64
 }
 
