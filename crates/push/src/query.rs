@@ -14,7 +14,7 @@ use poste_wire::Topic;
 use poste_wire::status::proto::{
     PushNotificationQuery, PushNotificationQueryInfo, PushNotificationQueryResponse,
 };
-use poste_wire::status::{ApplicationMessage, HashedPublicKey, PushMessage};
+use poste_wire::status::{ApplicationMessage, HashedPublicKey, PushMessage, TopicName};
 
 use crate::device::Device;
 use crate::server::{Decision, Limited, PushServer, Taken, Unanswered, When, compute};
@@ -26,12 +26,13 @@ pub(crate) use look_ups::LookUps;
 const SHORT_BYTES: usize = 64 * 1024;
 
 impl PushServer {
-    /// Only about owners of the topic that the query came on, unlike deployed servers: or one query on any topic could
-    /// use up what a hundred others may be asked about. Clients ask for one key, on its topic.
+    /// On a query topic only about its owners, unlike deployed servers: or one query on any topic could use up what a
+    /// hundred others may be asked about. Clients ask for one key, on its topic. A query without a topic was sealed to
+    /// the server, may be about anybody, and takes what its asker may have.
     pub(crate) async fn query(
         &self,
         message: &ApplicationMessage,
-        topic: Topic,
+        topic: Option<Topic>,
         when: When,
         taken: &mut Taken,
     ) -> Decision {
@@ -39,14 +40,18 @@ impl PushServer {
             PushNotificationQuery::read(message.payload.clone()).map_err(|_| Unanswered::Unreadable)?;
         let asked: BTreeSet<HashedPublicKey> =
             query.public_keys.iter().filter_map(|key| HashedPublicKey::try_from(&key[..]).ok()).collect();
-        let owners: BTreeSet<HashedPublicKey> =
-            self.topics.of_topic(topic).into_iter().map(|(owner, _)| owner).collect();
         let longest = self.settings.max_query_answer_bytes;
         let mut room = longest.min(SHORT_BYTES);
+        if topic.is_none() {
+            if !self.allows_once(Limited::SealedQueries, &HashedPublicKey::of(&message.signer), when, taken) {
+                return Err(Unanswered::TooFast);
+            }
+            room = longest;
+        }
         let mut answer = Vec::new();
         let (mut named, mut left_out) = (0, 0);
         let mut why_not = Unanswered::NothingKnown;
-        for owner in asked.intersection(&owners) {
+        for owner in asked.iter().filter(|owner| self.listens_for(owner, topic)) {
             let found = match self.devices_of(*owner).await {
                 Ok(found) => found,
                 Err(error) => {
@@ -82,6 +87,12 @@ impl PushServer {
         let rest = PushNotificationQueryResponse { info: Vec::new(), message_id, success: true };
         answer.extend_from_slice(&rest.write());
         Ok(answer)
+    }
+
+    /// On this topic, or on any.
+    fn listens_for(&self, owner: &HashedPublicKey, topic: Option<Topic>) -> bool {
+        let topic = topic.unwrap_or_else(|| TopicName::query(owner).topic());
+        self.topics.of_topic(topic).iter().any(|(of_topic, _)| of_topic == owner)
     }
 
     async fn devices_of(&self, owner: HashedPublicKey) -> Result<Arc<Found>, StoreError> {

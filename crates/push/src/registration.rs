@@ -107,10 +107,8 @@ impl PushServer {
         // Only now: a stranger who sends the owner's messages of the past uses up nothing of the owner's.
         self.charge(Limited::Registrations, &claimed, taken)?;
         if claimed.registration.unregister {
-            if stored.is_none() && self.topic_keys_of(&owner).await?.is_none() {
-                // It takes a place on disk all the same.
-                self.charge(Limited::NewTombstones, &claimed, taken)?;
-            }
+            // Also of what never came, by anybody: the store bounds how many versions it keeps, and a rate for all
+            // strangers would be used up by one, so that what others take back comes back later.
             return self.unregister(&claimed).await;
         }
         let token_type = check(&claimed.registration, &message.signer, &self.public)?;

@@ -142,7 +142,7 @@ pub enum Unanswered {
     Unreadable,
     /// A query about nobody whom we know; silence does not tell that we listen.
     NothingKnown,
-    /// A query whose answer would be long, about those who were asked about too often.
+    /// A query whose answer would be long, about those who were asked about too often; or by one who asks too often.
     TooFast,
     /// A request without a message id.
     NoMessageId,
@@ -345,9 +345,10 @@ impl PushServer {
         let to = message.signer;
         let when = When { made_at: opened.made_at, now };
         let (kind, payload) = match (opened.kind(), opened.channel) {
-            (Some(AnswerKind::Query), _) => {
+            (Some(AnswerKind::Query), channel) => {
+                let topic = (channel == Channel::Query).then_some(opened.topic);
                 // Not kept: it is looked up again, so that nobody hears of who was forgotten meanwhile.
-                let payload = self.query(&message, opened.topic, when, &mut opened.taken).await?;
+                let payload = self.query(&message, topic, when, &mut opened.taken).await?;
                 return Ok((AnswerKind::Query, to, payload.into()));
             }
             (Some(kind @ AnswerKind::Registration), Channel::Own) => {

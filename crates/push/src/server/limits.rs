@@ -23,6 +23,9 @@ const FORGOTTEN_AT_ONCE: usize = 256;
 const SLACK_US: u64 = 60_000_000;
 /// What was made so long ago is of the past: read again, or brought in from elsewhere.
 const PAST_US: u64 = 600_000_000;
+const DAY_US: u64 = 24 * 60 * 60 * 1_000_000;
+/// For 512 days.
+const GROUPS_OF_DAYS: usize = 64;
 
 /// So many at once, and one more each time that so much time has passed. A burst of 0 limits nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +53,11 @@ pub struct LimitSettings {
     /// nothing is derived or stored.
     pub registrations: Rate,
     /// First registrations of owners who have nothing here, all together, since each costs a derivation and a place on
-    /// disk: 2,000, and another each 50 ms; as many again of those that are of the past. Others get INTERNAL_ERROR.
-    /// Owners of whom nothing is known who take back what never came have as much of their own.
+    /// disk: 2,000, and another each 50 ms; as many again of each day of the past. Others get INTERNAL_ERROR.
     pub new_owners: Rate,
     /// Long answers to queries about one owner: 600, and another each 100 ms. Others name those devices only that fit
-    /// into a short one, and are none if none does. Short answers have no limit: anybody could use it up.
+    /// into a short one, and are none if none does. Short answers have no limit: anybody could use it up. As many queries of one asker that are sealed to
+    /// the server; others get no answer.
     pub queries: Rate,
     /// Notifications to the devices of one owner: 300, and another each 500 ms. Others are reported as INTERNAL_ERROR
     /// and can be asked for again. What the provider refuses does not count.
@@ -77,9 +80,9 @@ impl Default for LimitSettings {
 pub(crate) enum Limited {
     Registrations,
     NewOwners,
-    /// Versions that are kept for owners of whom nothing else is.
-    NewTombstones,
     Queries,
+    /// By who asks.
+    SealedQueries,
     Notifications,
     /// Notifications that are not sent because the receiver does not want them. Apart, so that whoever is filtered cannot use
     /// up what others may send, and finds the same limit all the same.
@@ -100,8 +103,9 @@ pub(crate) struct When {
 pub(crate) struct Limits {
     registrations: Buckets,
     new_owners: Buckets,
-    new_tombstones: Buckets,
+    past_owners: Buckets,
     queries: Buckets,
+    sealed_queries: Buckets,
     notifications: Buckets,
     held_back: Buckets,
 }
@@ -111,8 +115,9 @@ impl Limits {
         Self {
             registrations: Buckets::new(settings.registrations, GROUPS),
             new_owners: Buckets::new(settings.new_owners, 1),
-            new_tombstones: Buckets::new(settings.new_owners, 1),
+            past_owners: Buckets::new(settings.new_owners, GROUPS_OF_DAYS),
             queries: Buckets::new(settings.queries, GROUPS),
+            sealed_queries: Buckets::new(settings.queries, GROUPS),
             notifications: Buckets::new(settings.notifications, GROUPS),
             held_back: Buckets::new(settings.notifications, GROUPS),
         }
@@ -123,12 +128,14 @@ impl Limits {
         let (made_us, now_us) = (micros(when.made_at.min(when.now)), micros(when.now));
         match what {
             Limited::Registrations => self.registrations.take(owner, made_us, now_us),
-            // What is read again, or brought in, stands in nobody's way who comes now.
-            Limited::NewOwners => self.new_owners.take(&is_of_the_past(made_us, now_us), made_us, now_us),
-            Limited::NewTombstones => {
-                self.new_tombstones.take(&is_of_the_past(made_us, now_us), made_us, now_us)
+            // What is read again, or brought in, stands in nobody's way who comes now; and one history that is brought
+            // in not in another's that is older.
+            Limited::NewOwners if now_us - made_us > PAST_US => {
+                self.past_owners.take(&(made_us / DAY_US), made_us, now_us)
             }
+            Limited::NewOwners => self.new_owners.take(&(), made_us, now_us),
             Limited::Queries => self.queries.take(owner, now_us, now_us),
+            Limited::SealedQueries => self.sealed_queries.take(owner, now_us, now_us),
             Limited::Notifications => self.notifications.take(owner, now_us, now_us),
             Limited::HeldBack => self.held_back.take(owner, now_us, now_us),
         }
@@ -140,14 +147,24 @@ impl Limits {
             Limited::Notifications => self.notifications.give_back(owner),
             Limited::HeldBack => self.held_back.give_back(owner),
             // What these cost is paid when they are taken.
-            Limited::Registrations | Limited::NewOwners | Limited::NewTombstones | Limited::Queries => {}
+            Limited::Registrations | Limited::NewOwners | Limited::Queries | Limited::SealedQueries => {}
         }
     }
 
     /// Clears away a part of what belongs to buckets that are full by now, since 1970.
     pub(crate) fn forget(&self, now: Duration) {
-        let Self { registrations, new_owners, new_tombstones, queries, notifications, held_back } = self;
-        for buckets in [registrations, new_owners, new_tombstones, queries, notifications, held_back] {
+        let Self {
+            registrations,
+            new_owners,
+            past_owners,
+            queries,
+            sealed_queries,
+            notifications,
+            held_back,
+        } = self;
+        for buckets in
+            [registrations, new_owners, past_owners, queries, sealed_queries, notifications, held_back]
+        {
             buckets.forget(micros(now));
         }
     }
@@ -158,16 +175,12 @@ impl Limited {
         match self {
             Self::Registrations => "registrations_too_fast",
             Self::NewOwners => "new_owners_too_fast",
-            Self::NewTombstones => "new_tombstones_too_fast",
             Self::Queries => "queries_too_fast",
+            Self::SealedQueries => "sealed_queries_too_fast",
             Self::Notifications => "notifications_too_fast",
             Self::HeldBack => "held_back_too_fast",
         }
     }
-}
-
-fn is_of_the_past(made_us: u64, now_us: u64) -> bool {
-    now_us - made_us > PAST_US
 }
 
 /// The buckets of one rate.
@@ -392,8 +405,7 @@ mod tests {
         let month = Duration::from_secs(30 * 24 * 60 * 60);
         assert_eq!((taken(START), taken(START - month), taken(START)), (3, 3, 0));
         assert_eq!(taken(START - month + 60 * SECOND), 3, "at the pace at which they were made");
-        let when = When { made_at: START, now: START };
-        assert!(limits.take(Limited::NewTombstones, &owner, when), "these have their own");
+        assert_eq!(taken(START - 2 * month), 3, "another history, after the newer one");
     }
 
     #[test]

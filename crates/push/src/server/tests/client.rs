@@ -184,11 +184,16 @@ impl Client {
         if handled != Handled::Answered(AnswerKind::Query) {
             return Err(handled);
         }
+        Ok(self.read_query_answer(rig, &message))
+    }
+
+    pub(crate) fn read_query_answer(&self, rig: &Rig, message: &[u8]) -> Vec<PushNotificationQueryInfo> {
         let answers = rig.world.take_answers();
         let answer = PushNotificationQueryResponse::read(self.open(&answers[0])).unwrap();
         assert!(answer.success);
-        assert_eq!(answer.message_id[..], ApplicationMessage::read(message.into()).unwrap().id.0);
-        Ok(answer.info)
+        let id = ApplicationMessage::read(Bytes::copy_from_slice(message)).unwrap().id;
+        assert_eq!(answer.message_id[..], id.0);
+        answer.info
     }
 
     /// What somebody who has the token asks to notify this client's device.
