@@ -103,7 +103,7 @@ struct State {
     source: Source,
     /// Messages that were taken and are not dealt with, and since when.
     in_progress: BTreeMap<u64, Instant>,
-    /// Those of them that could not be dealt with and are tried again later.
+    /// Those of them that could not be dealt with and are tried again later, and queries that wait for others.
     for_another_attempt: Waiting,
     /// Those of them that wait for the provider. Apart: one that hangs fills this, and answers that nobody takes do not.
     for_the_provider: Waiting,

@@ -100,8 +100,9 @@ impl PushServer {
         let read = async || {
             let rows = self.store.registrations(&owner).await?;
             let bytes = rows.iter().map(|row| row.data.as_bytes().len()).sum();
+            let found = compute(bytes, move || Found { bytes, ..found(rows, room) }).await;
             // The runtime ends where there is nothing.
-            compute(bytes, move || found(rows, room)).await.ok_or(StoreError::Closed)
+            found.ok_or(StoreError::Closed)
         };
         self.look_ups.of(owner, read).await
     }

@@ -1,5 +1,5 @@
 //! How many messages are at work at a time, and how long requests wait to be among them: a provider that hangs keeps
-//! them, and they keep nobody else.
+//! them, and they keep nobody else. Nor do queries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,8 @@ use tracing::{info, warn};
 
 /// The part of all places that requests may take. They wait for the provider, and all others must not wait for them.
 const REQUESTS_OF_PLACES: (usize, usize) = (3, 4);
+/// The part that queries may take. Those about owners with much to read are slow, and anybody can send many.
+const QUERIES_OF_PLACES: (usize, usize) = (1, 8);
 /// How long a request waits for a place. Many that come at once are worth the wait; a provider that hangs is not.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -22,6 +24,7 @@ pub(super) struct Places(Arc<Inner>);
 struct Inner {
     all: Semaphore,
     requests: Semaphore,
+    queries: Semaphore,
     /// When so many of these are free, the provider keeps up again.
     enough: usize,
     /// Requests have waited too long, and others do not begin to wait.
@@ -33,11 +36,12 @@ pub(super) type Place<'p> = SemaphorePermit<'p>;
 
 impl Places {
     pub(super) fn new(all: usize) -> Self {
-        let (part, of) = REQUESTS_OF_PLACES;
-        let requests = (all * part / of).max(1);
+        let part_of = |(part, of): (usize, usize)| (all * part / of).max(1);
+        let requests = part_of(REQUESTS_OF_PLACES);
         Self(Arc::new(Inner {
             all: Semaphore::new(all),
             requests: Semaphore::new(requests),
+            queries: Semaphore::new(part_of(QUERIES_OF_PLACES)),
             enough: requests / 2,
             is_stuck: AtomicBool::new(false),
         }))
@@ -67,6 +71,15 @@ impl Places {
             warn!("requests wait too long for the provider; until it keeps up, others are turned away");
         }
         place.ok()?.ok()
+    }
+
+    /// One of those of queries, which they need besides, as soon as there is one. `waiting` is as for requests.
+    pub(super) async fn of_queries<W>(&self, waiting: impl FnOnce() -> W) -> Option<Place<'_>> {
+        if let Ok(place) = self.0.queries.try_acquire() {
+            return Some(place);
+        }
+        let _waiting = waiting();
+        self.0.queries.acquire().await.ok()
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::places::Places;
 use super::{Shared, State, Waiting, back_off};
-use crate::answer::PublishError;
+use crate::answer::{AnswerKind, PublishError};
 use crate::server::{Incoming, Opened, PushServer, compute};
 
 /// Between two attempts at one message: from the first to the last, and to the last at one that is refused for reasons
@@ -165,20 +165,23 @@ impl Attempts {
         }
     }
 
-    /// One attempt to answer, and whether it was the last one. What waits for the provider at the stop has the time
-    /// that all have then.
+    /// One attempt to answer, and whether it was the last one. What waits for its turn at the stop has the time that all
+    /// have then.
     async fn attempt(&self, shared: &Shared, opened: &mut Opened) -> Option<Result<bool, PublishError>> {
-        let mut of_requests = None;
-        if opened.asks_provider() {
+        let mut of_its_kind = None;
+        if opened.kind() == Some(AnswerKind::Query) {
+            let waiting = || shared.wait_with(opened.bytes(), |state| &mut state.for_another_attempt);
+            of_its_kind = Some(self.places.of_queries(waiting).await?);
+        } else if opened.asks_provider() {
             let waiting = || shared.wait_with(opened.bytes(), |state| &mut state.for_the_provider);
-            of_requests = self.places.of_requests(waiting).await;
-            if of_requests.is_none() {
+            of_its_kind = self.places.of_requests(waiting).await;
+            if of_its_kind.is_none() {
                 self.server.turn_away(opened);
             }
         }
         let _place = self.places.any().await?;
         let answered = self.server.answer(opened, shared.settings.clock.now()).await;
-        drop(of_requests);
+        drop(of_its_kind);
         Some(answered.map(|handled| handled.is_final()))
     }
 

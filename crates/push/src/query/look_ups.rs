@@ -1,8 +1,13 @@
 //! Reading what queries ask about. All who wait to hear of one owner are told by one look-up, so that many who ask about
 //! the same person cost hardly more than one, and nobody is turned away for the others.
+//!
+//! Owners with long rows have a lane of their own, where one is read at a time: however many they are, and however often
+//! they are asked about, all others are read beside them.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use poste_wire::status::HashedPublicKey;
@@ -11,8 +16,13 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::store::StoreError;
 use crate::turns::Turns;
 
-/// Owners whose rows are in memory at once. Each has 16 MiB at most, and as much again while it is read.
-const OWNERS_AT_ONCE: usize = 4;
+/// Owners whose rows are in memory at once, besides one with long rows. Each has 16 MiB at most, and as much again while
+/// it is read; but only the first time.
+const OWNERS_AT_ONCE: usize = 3;
+/// Rows of more bytes than this are long: they take milliseconds.
+const LONG_BYTES: usize = 1024 * 1024;
+/// Marks of owners with long rows. Two owners may share one: then a short look-up waits with the long ones, once.
+const MARKS: usize = 1 << 16;
 
 /// What a look-up found, as answers to queries say it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,6 +31,8 @@ pub(crate) struct Found {
     pub(crate) devices: Vec<Vec<u8>>,
     /// Devices that no answer has room for.
     pub(crate) left_out: u64,
+    /// Bytes of the rows.
+    pub(crate) bytes: usize,
 }
 
 type LookUp = OnceCell<Result<Arc<Found>, StoreError>>;
@@ -31,7 +43,11 @@ pub(crate) struct LookUps {
     /// Those that have not begun to read.
     waiting: Mutex<HashMap<HashedPublicKey, Arc<LookUp>>>,
     turns: Turns,
-    rows_in_memory: Semaphore,
+    short: Semaphore,
+    long: Semaphore,
+    /// By a keyed hash of an owner: whether its rows were long the last time.
+    were_long: Box<[AtomicBool]>,
+    hasher: RandomState,
 }
 
 impl Default for LookUps {
@@ -39,7 +55,10 @@ impl Default for LookUps {
         Self {
             waiting: Mutex::default(),
             turns: Turns::default(),
-            rows_in_memory: Semaphore::new(OWNERS_AT_ONCE),
+            short: Semaphore::new(OWNERS_AT_ONCE),
+            long: Semaphore::new(1),
+            were_long: (0..MARKS).map(|_| AtomicBool::new(false)).collect(),
+            hasher: RandomState::new(),
         }
     }
 }
@@ -56,10 +75,14 @@ impl LookUps {
         let waits = Waits { look_ups: self, owner, look_up: &look_up };
         let found = look_up.get_or_init(async || {
             let _turn = self.turns.take(owner).await;
-            let _rows_in_memory = self.rows_in_memory.acquire().await;
+            let was_long = &self.were_long[self.hasher.hash_one(owner) as usize % MARKS];
+            let lane = if was_long.load(Ordering::Relaxed) { &self.long } else { &self.short };
+            let _rows_in_memory = lane.acquire().await;
             // Whoever comes from here on may know of a change that this one does not see.
             waits.begin();
-            read().await.map(Arc::new)
+            let found = read().await?;
+            was_long.store(found.bytes > LONG_BYTES, Ordering::Relaxed);
+            Ok(Arc::new(found))
         });
         found.await.clone()
     }
@@ -100,6 +123,7 @@ mod tests {
     use futures::FutureExt;
     use futures::future::join_all;
     use tokio::sync::oneshot;
+    use tokio::task::unconstrained;
 
     use super::*;
 
@@ -136,6 +160,32 @@ mod tests {
         assert!(others.await.into_iter().all(|told| *told.unwrap() == found(1)));
         assert_eq!(reads.load(Ordering::Relaxed), 2);
         assert!(look_ups.waiting.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn owners_with_long_rows_keep_no_others_waiting() {
+        let look_ups = LookUps::default();
+        let long = (10..200).map(|number| HashedPublicKey([number; 64]));
+        for owner in long.clone() {
+            look_ups
+                .of(owner, async || Ok(Found { bytes: LONG_BYTES + 1, ..Found::default() }))
+                .await
+                .unwrap();
+        }
+        let reading = AtomicUsize::new(0);
+        let never = async || {
+            reading.fetch_add(1, Ordering::Relaxed);
+            std::future::pending().await
+        };
+        let mut read_long = Box::pin(unconstrained(join_all(long.map(|owner| look_ups.of(owner, never)))));
+        assert!((&mut read_long).now_or_never().is_none());
+        assert!(reading.load(Ordering::Relaxed) == 1, "one at a time");
+        // Not all of these share a mark with one of those.
+        let others = (200..=255).map(|number| HashedPublicKey([number; 64]));
+        let told = others.filter(|owner| {
+            unconstrained(look_ups.of(*owner, async || Ok(found(1)))).now_or_never().is_some()
+        });
+        assert!(told.count() > 50);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use futures::FutureExt;
 use poste_rpc::client::Target;
 use poste_service::Clock;
 use poste_service::metrics::Metrics;
@@ -126,6 +127,32 @@ async fn a_provider_that_hangs_holds_up_nobody_but_its_requests() {
     bench.begin(&sender.request(&[199], &[receiver.notification()]));
     bench.until(|bench| bench.world.sent_count() == 4).await;
     bench.work.all().await;
+}
+
+/// Queries about somebody with so much to read that it takes for ever.
+#[tokio::test(start_paused = true)]
+async fn queries_that_wait_hold_up_nobody_else() {
+    let rig = Rig::new().await;
+    let (owner, other) = (Client::new(1), Client::new(2));
+    owner.register(&rig, &owner.registration(1)).await.unwrap();
+    rig.world.take_answers();
+    let mut bench = Bench::of(rig).await;
+    let server = Arc::clone(&bench.work.server);
+    let mut reading = Box::pin(server.look_ups.of(owner.hash(), async || std::future::pending().await));
+    assert!((&mut reading).now_or_never().is_none());
+    for asker in 10..30 {
+        bench.begin(&Client::new(asker).query_message(&[&owner]));
+    }
+    bench.begin(&other.sealed_registration(&other.registration(1)));
+    bench.begin(&other.request(b"id", &[owner.notification()]));
+    bench
+        .until(|bench| bench.answers(AnswerKind::Registration) + bench.answers(AnswerKind::Request) == 2)
+        .await;
+    assert!(bench.may_take() && bench.answers(AnswerKind::Query) == 0);
+    drop(reading);
+    bench.until(|bench| bench.answers(AnswerKind::Query) == 20).await;
+    bench.work.all().await;
+    assert_eq!(bench.in_progress(), 0);
 }
 
 #[tokio::test(start_paused = true)]
