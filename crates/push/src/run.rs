@@ -225,7 +225,7 @@ async fn start_on(
                 Err(failed) => format!("reading the archive ended unexpectedly: {failed}").into(),
             }),
             // Only opening it again helps, and whoever restarts the service does that.
-            failed = health::failed(|| store.health()) => {
+            failed = health::failed(|| store.health(), &store_check) => {
                 store_check.not_ready(format!("{failed}: the push server ends, to be restarted"));
                 Err(ServiceError::from(failed))
             }

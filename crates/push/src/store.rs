@@ -145,7 +145,8 @@ pub trait RegistrationStore: fmt::Debug + Send + Sync + 'static {
     /// Whether the store still does what it is asked for. Never waits.
     ///
     /// # Errors
-    /// Why nothing is written, or read, until the store is opened again. A store that was closed is healthy.
+    /// Why nothing is written, or read, until the store is opened again; or [`StoreError::Damaged`], which that
+    /// does not help. A store that was closed is healthy.
     fn health(&self) -> Result<(), StoreError>;
 
     /// Ends when everything handed over is durable. Later changes are refused with [`StoreError::Closed`].

@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
+use poste_service::readiness::Check;
 use tokio::time::sleep;
 
 use crate::store::StoreError;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waits until a store does nothing any more until it is opened again, and says why.
-pub(super) async fn failed(health: impl Fn() -> Result<(), StoreError>) -> StoreError {
+/// Waits until a store does nothing any more until it is opened again, and says why. That much of it is damaged is shown:
+/// a restart does not help, and whoever is told nothing now is told what is true when the store was brought back.
+pub(super) async fn failed(health: impl Fn() -> Result<(), StoreError>, check: &Check) -> StoreError {
     loop {
-        if let Err(error) = health() {
-            return error;
+        match health() {
+            Ok(()) => {}
+            Err(damaged @ StoreError::Damaged) => check.not_ready(damaged.to_string()),
+            Err(error) => return error,
         }
         sleep(INTERVAL).await;
     }
@@ -22,16 +26,33 @@ pub(super) async fn failed(health: impl Fn() -> Result<(), StoreError>) -> Store
 mod tests {
     use std::cell::Cell;
 
+    use poste_service::readiness::Readiness;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_fails_later_is_seen() {
+        let readiness = Readiness::new();
+        let check = readiness.add("store");
+        check.ready();
+        let reason = || readiness.report().checks[0].reason.clone();
         let asked = Cell::new(0);
         let health = || {
             asked.set(asked.get() + 1);
-            if asked.get() < 4 { Ok(()) } else { Err(StoreError::Closed) }
+            match asked.get() {
+                1..4 => Ok(()),
+                4 => Err(StoreError::Damaged),
+                5 => {
+                    assert!(
+                        reason().unwrap().contains("much of it is damaged"),
+                        "it stays, and is not ready"
+                    );
+                    Ok(())
+                }
+                _ => Err(StoreError::Closed),
+            }
         };
-        assert!(matches!(failed(health).await, StoreError::Closed));
-        assert_eq!(asked.get(), 4);
+        assert!(matches!(failed(health, &check).await, StoreError::Closed));
+        assert_eq!(asked.get(), 6);
     }
 }

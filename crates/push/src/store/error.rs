@@ -42,6 +42,12 @@ pub enum StoreError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// More is damaged than the rows of a few.
+    #[error(
+        "much of it is damaged: stop the push server, and bring all of its files back from one copy, or move those of \
+         the store away and let the archive bring the registrations back"
+    )]
+    Damaged,
     /// The system refused.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
@@ -91,7 +97,7 @@ impl StoreError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Locked { .. } => ErrorKind::Busy,
-            Self::Corrupt { .. } | Self::Missing { .. } => ErrorKind::Corrupt,
+            Self::Corrupt { .. } | Self::Missing { .. } | Self::Damaged => ErrorKind::Corrupt,
             Self::OtherIdentity { .. } | Self::TooLarge { .. } => ErrorKind::Invalid,
             Self::Closed => ErrorKind::Unavailable,
             Self::Io { source, .. } => kind_of_io(source),
@@ -105,10 +111,10 @@ impl StoreError {
     }
 
     /// Whether it is only about what was asked for, such as a damaged row: then trying again is of no use, and others are
-    /// served. Everything else concerns the whole store, which may serve again when it was opened again.
+    /// served. Everything else concerns the whole store, which may serve again when it was opened again, or repaired.
     #[must_use]
     pub fn is_of_one_owner(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Invalid)
+        matches!(self.kind(), ErrorKind::Corrupt | ErrorKind::Invalid) && !matches!(self, Self::Damaged)
     }
 
     /// For `map_err` behind a call of the system.

@@ -13,6 +13,7 @@
 //! to read a whole file.
 
 mod claims;
+mod damage;
 mod expiry;
 mod open;
 mod reading;
@@ -26,6 +27,7 @@ mod writer;
 
 use std::fmt;
 use std::fs::File;
+use std::hash::Hash;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +43,7 @@ use super::{
     RegistrationStore, Retention, StoreError, TopicKeys,
 };
 use claims::Requests;
+use damage::Damage;
 use slots::{Keys, Slots};
 use writer::Writer;
 
@@ -82,6 +85,7 @@ struct Inner {
     expiry: Mutex<expiry::Cursor>,
     /// After which the database reads nothing any more.
     read_failure: Mutex<Option<StoreError>>,
+    damage: Damage,
     _lock: Option<File>,
 }
 
@@ -118,7 +122,7 @@ impl RedbStore {
             Ok(answer) => answer,
             // The database met what it never wrote, and the same question would end so again.
             Err(error) if error.is_panic() => {
-                Err(StoreError::corrupt(REGISTRATIONS, "something in it cannot be read"))
+                Err(StoreError::corrupt("the store", "something in it cannot be read"))
             }
             // It is only cancelled when the whole runtime ends.
             Err(_) => Err(StoreError::Closed),
@@ -130,6 +134,15 @@ impl RedbStore {
         }
         answer
     }
+
+    /// [`Self::read`] about one owner, or request: whether only that one is concerned by damage.
+    async fn read_about<T: Send + 'static>(
+        &self,
+        about: impl Hash,
+        question: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0.damage.judge(&about, self.read(question).await)
+    }
 }
 
 #[tonic::async_trait]
@@ -137,11 +150,13 @@ impl RegistrationStore for RedbStore {
     async fn register(&self, registration: NewRegistration) -> Result<Registered, StoreError> {
         let bytes = registration.data.as_bytes().len();
         check_size("device data", bytes, MAX_DEVICE_DATA_BYTES)?;
-        let caps = self.0.caps;
-        self.0
+        let (caps, owner) = (self.0.caps, registration.device.key);
+        let registered = self
+            .0
             .registrations
             .write(move |tables, slots| registrations::put(tables, slots, caps, &registration))
-            .await
+            .await;
+        self.0.damage.judge(&owner, registered)
     }
 
     async fn unregister(
@@ -150,11 +165,13 @@ impl RegistrationStore for RedbStore {
         version: u64,
         at_unix_s: u64,
     ) -> Result<Registered, StoreError> {
-        let (device, caps) = (device.clone(), self.0.caps);
-        self.0
+        let (device, caps, owner) = (device.clone(), self.0.caps, device.key);
+        let unregistered = self
+            .0
             .registrations
             .write(move |tables, slots| registrations::bury(tables, slots, caps, &device, version, at_unix_s))
-            .await
+            .await;
+        self.0.damage.judge(&owner, unregistered)
     }
 
     async fn forget(
@@ -176,16 +193,20 @@ impl RegistrationStore for RedbStore {
 
     async fn version(&self, device: &DeviceId) -> Result<Option<u64>, StoreError> {
         let device = device.clone();
-        self.read(move |files| files.version(&device)).await
+        self.read_about(device.key, move |files| files.version(&device)).await
     }
 
     async fn registrations(&self, key: &HashedPublicKey) -> Result<Vec<Registration>, StoreError> {
         let key = *key;
-        self.read(move |files| files.registrations_of(&key)).await
+        self.read_about(key, move |files| files.registrations_of(&key)).await
     }
 
     async fn find(&self, devices: Vec<DeviceId>) -> Result<Vec<Option<Registration>>, StoreError> {
-        self.read(move |files| files.find(&devices)).await
+        match &devices[..] {
+            [device] => self.read_about(device.key, move |files| files.find(&devices)).await,
+            // Whose is damaged is found when they are asked for one by one.
+            _ => self.read(move |files| files.find(&devices)).await,
+        }
     }
 
     async fn look_up(&self, answer: &AnswerId, devices: Vec<DeviceId>) -> Result<LookedUp, StoreError> {
@@ -199,7 +220,7 @@ impl RegistrationStore for RedbStore {
 
     async fn topic_keys(&self, key: &HashedPublicKey) -> Result<Option<TopicKeys>, StoreError> {
         let key = *key;
-        self.read(move |files| files.topic_keys_of(&key)).await
+        self.read_about(key, move |files| files.topic_keys_of(&key)).await
     }
 
     async fn keys(
@@ -223,12 +244,13 @@ impl RegistrationStore for RedbStore {
     }
 
     async fn claims(&self, keys: Vec<ClaimKey>) -> Result<Vec<Option<Claim>>, StoreError> {
-        self.read(move |files| files.claims(&keys)).await
+        self.read_about(keys.clone(), move |files| files.claims(&keys)).await
     }
 
     async fn claim(&self, claims: Vec<ClaimKey>, at_unix_s: u64) -> Result<Vec<Claim>, StoreError> {
         let ids = self.0.files.claim_ids(&claims);
-        self.0.requests.write(move |tables, _| claims::claim(tables, &ids, at_unix_s)).await
+        let claimed = self.0.requests.write(move |tables, _| claims::claim(tables, &ids, at_unix_s)).await;
+        self.0.damage.judge(&claims, claimed)
     }
 
     async fn finish(
@@ -248,7 +270,7 @@ impl RegistrationStore for RedbStore {
 
     async fn answer(&self, id: &AnswerId) -> Result<Option<Vec<u8>>, StoreError> {
         let id = *id;
-        self.read(move |files| files.answer(&id)).await
+        self.read_about(id, move |files| files.answer(&id)).await
     }
 
     async fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
@@ -265,7 +287,8 @@ impl RegistrationStore for RedbStore {
 
     fn health(&self) -> Result<(), StoreError> {
         let failure = self.0.registrations.failure().or_else(|| self.0.requests.failure());
-        failure.or_else(|| self.0.read_failure.lock().clone()).map_or(Ok(()), Err)
+        let failure = failure.or_else(|| self.0.read_failure.lock().clone());
+        failure.or_else(|| self.0.damage.health()).map_or(Ok(()), Err)
     }
 
     async fn expire(&self, retention: &Retention, budget: usize) -> Result<Expired, StoreError> {

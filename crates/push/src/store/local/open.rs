@@ -15,6 +15,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, Durability, ReadableDatabase, StorageBackend, WriteTransaction};
 
 use super::claims::{Requests, end_open_claims};
+use super::damage::Damage;
 use super::slots::{self, Keys, Slots};
 use super::writer::{Aside, Writer, Writing};
 use super::{Backends, Files, Inner, KEYS, META, Options, REGISTRATIONS, REQUESTS, RedbStore, STORE};
@@ -91,6 +92,7 @@ pub(super) fn open_files<B: StorageBackend>(
         caps: options.caps,
         expiry: Mutex::default(),
         read_failure: Mutex::default(),
+        damage: Damage::default(),
         _lock: lock,
     };
     Ok(RedbStore(Arc::new(inner)))

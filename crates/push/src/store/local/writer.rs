@@ -121,7 +121,13 @@ impl<A: Aside> Writer<A> {
             None => false,
         };
         let told = if handed_over { told.await.ok() } else { None };
-        told.unwrap_or_else(|| Err(self.failure.lock().clone().unwrap_or(StoreError::Closed)))
+        told.unwrap_or_else(|| Err(self.refusal()))
+    }
+
+    /// What is told to those whose change was not made. Not that something is damaged, which sounds as if it were theirs.
+    fn refusal(&self) -> StoreError {
+        let failure = self.failure.lock().clone();
+        failure.filter(|failure| !failure.is_of_one_owner()).unwrap_or(StoreError::Closed)
     }
 
     /// Why nothing is written any more, if so.

@@ -250,6 +250,43 @@ async fn what_the_database_cannot_read_is_nobody_elses() {
     store.health().unwrap();
 }
 
+/// Every page of a database is damaged, under a store that has not read them.
+#[tokio::test]
+async fn damage_of_much_of_the_store_is_nobodys_own() {
+    for name in [REGISTRATIONS, REQUESTS] {
+        let disk = FaultyDisk::new(1);
+        let store = make(&disk, &Fuse::default());
+        let devices: Vec<_> = (0..=255).map(|owner| device(owner, 0)).collect();
+        let registered = join_all(devices.iter().map(|device| store.register(registration(device, 1)))).await;
+        assert!(registered.iter().all(|outcome| matches!(outcome, Ok(Registered::Done(_)))));
+        let claims = devices.iter().map(|device| claim_key(b"id", device)).collect();
+        store.claim(claims, START).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+
+        let uncached = Options { cache_bytes: 0, ..options(Caps::default()) };
+        let files = backends(&disk, [&Fuse::default(); 3]);
+        let store = open_files(files, &STORE_ID, uncached, Box::new(|| 0), None).unwrap();
+        let whole = bytes_of(&disk, name);
+        let file = disk.open(Path::new(name)).unwrap();
+        write_all_at(file.as_ref(), &vec![0xff; whole.len() - 4096], 4096).unwrap();
+        let mut finals = 0;
+        for device in &devices {
+            let told = match name {
+                REGISTRATIONS => store.registrations(&device.key).await.map(drop),
+                _ => store.claims(vec![claim_key(b"id", device)]).await.map(drop),
+            };
+            let error = told.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            finals += u32::from(error.is_of_one_owner());
+        }
+        assert_eq!(finals, 8, "as many as may be told so before it is known how far it goes");
+        assert!(matches!(store.health(), Err(StoreError::Damaged)));
+        // It ends as it began.
+        write_all_at(file.as_ref(), &whole, 0).unwrap();
+    }
+}
+
 /// The file of keys cannot grow for a while: whoever needs no new slot is served, and everybody is later.
 #[tokio::test]
 async fn a_key_file_that_cannot_grow_refuses_and_goes_on() {
