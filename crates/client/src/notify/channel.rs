@@ -18,7 +18,7 @@ use poste_wire::mail::MAX_TOPICS;
 use poste_wire::packet::{EnvelopeFault, MAX_TOPIC_INTEREST, MessageResponse, Messages, Options};
 use poste_wire::{Bloom, Dialect, Envelope, Hash, Packet, Topic, password_key, pow};
 use thiserror::Error;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Mail;
 use crate::{ClientError, ConnectOptions, Fetch, Fetched, unix_now};
@@ -53,12 +53,21 @@ pub struct ChannelOptions {
     pub mail_password: String,
     /// How long the node may take to confirm what is published, and be silent in the middle of history.
     pub patience: Duration,
+    /// How long a history may take altogether: a node that sends a little from time to time, and that for ever, is not
+    /// silent.
+    pub history_patience: Duration,
 }
 
 impl ChannelOptions {
-    /// Through this node, with the deployed network's (public) mail password and 10 s of patience.
+    /// Through this node, with the deployed network's (public) mail password, 10 s of patience, and 5 minutes for a
+    /// history.
     pub fn new(enode: Enode) -> Self {
-        Self { enode, mail_password: "status-offline-inbox".to_owned(), patience: Duration::from_secs(10) }
+        Self {
+            enode,
+            mail_password: "status-offline-inbox".to_owned(),
+            patience: Duration::from_secs(10),
+            history_patience: Duration::from_secs(300),
+        }
     }
 }
 
@@ -220,8 +229,8 @@ impl Channel {
         }
     }
 
-    /// Hands what was published on these topics since then (unix seconds), and is stored, to `take`. Says whether that
-    /// was everything. Live messages wait meanwhile.
+    /// Hands what was published on these topics since then (unix seconds), and is stored, to `take`. Says why that may
+    /// not be everything. Live messages wait meanwhile.
     ///
     /// # Errors
     /// [`ChannelError::TooManyTopics`], or there is no connection.
@@ -230,7 +239,7 @@ impl Channel {
         topics: &[Topic],
         since: u32,
         mut take: impl FnMut(Mail),
-    ) -> Result<Fetched, ChannelError> {
+    ) -> Result<Option<String>, ChannelError> {
         if topics.len() > MAX_TOPICS {
             return Err(ChannelError::TooManyTopics(topics.len()));
         }
@@ -258,9 +267,18 @@ impl Channel {
             page_size: PAGE_SIZE,
             silence: self.options.patience,
         };
-        let mut session = Box::pin(crate::connect(&self.options.enode, &options)).await?;
-        let fetching = crate::fetch(&mut session, &fetch, |envelope| take(mail(&envelope)));
-        Ok(Box::pin(fetching).await?)
+        let patience = self.options.history_patience;
+        let fetching = async {
+            let mut session = crate::connect(&self.options.enode, &options).await?;
+            crate::fetch(&mut session, &fetch, |envelope| take(mail(&envelope))).await
+        };
+        Ok(match timeout(patience, Box::pin(fetching)).await {
+            Ok(fetched) => {
+                let Fetched { complete, reason, .. } = fetched?;
+                (!complete).then_some(reason)
+            }
+            Err(_) => Some(format!("the node has not come to an end within {} s", patience.as_secs())),
+        })
     }
 
     /// Connects anew where the connection has ended.
@@ -351,7 +369,7 @@ impl Channel {
 async fn open(options: &ChannelOptions, topics: &BTreeSet<Topic>) -> Result<Session, ChannelError> {
     let mut connect = ConnectOptions::quiet();
     connect.topics = Some(topics.iter().copied().collect());
-    let session = tokio::time::timeout(CONNECT_PATIENCE, Box::pin(crate::connect(&options.enode, &connect)));
+    let session = timeout(CONNECT_PATIENCE, Box::pin(crate::connect(&options.enode, &connect)));
     Ok(session.await.map_err(|_| ChannelError::Silent)??)
 }
 

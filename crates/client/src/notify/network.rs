@@ -76,7 +76,6 @@ impl Network for Channel {
         since: u32,
         take: impl FnMut(Mail) + Send,
     ) -> Result<Option<String>, ChannelError> {
-        let fetched = Channel::history(self, topics, since, take).await?;
-        Ok((!fetched.complete).then_some(fetched.reason))
+        Channel::history(self, topics, since, take).await
     }
 }

@@ -1,8 +1,8 @@
 //! Publishing, live messages and history through a real gateway and archive.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use poste_client::notify::{ChannelError, Delivery, Mail};
+use poste_client::notify::{Channel, ChannelError, ChannelOptions, Delivery, Mail};
 use poste_wire::Topic;
 
 use crate::stack::{Stack, soon};
@@ -37,8 +37,7 @@ async fn what_one_publishes_another_hears_and_history_keeps() {
 
     let mut stored = Vec::new();
     let history = bob.history(&[TOPIC, OTHER], began, |message| stored.push(message.data.len()));
-    let fetched = soon("history", history).await.unwrap();
-    assert!(fetched.complete, "{}", fetched.reason);
+    assert_eq!(soon("history", history).await.unwrap(), None, "everything");
     stored.sort_unstable();
     assert_eq!(stored, [1, 300, 49_000, 60_000]);
 
@@ -46,6 +45,18 @@ async fn what_one_publishes_another_hears_and_history_keeps() {
     let later = now() + 600;
     soon("history", bob.history(&[TOPIC], later, |_| stored += 1)).await.unwrap();
     assert_eq!(stored, 0, "nothing is from the future");
+    stack.end().await;
+}
+
+#[tokio::test]
+async fn history_does_not_take_for_ever() {
+    let stack = Stack::start().await;
+    stack.channel().await.publish(TOPIC, vec![7]).await.unwrap();
+    // No node is as quick as that.
+    let options = ChannelOptions { history_patience: Duration::ZERO, ..ChannelOptions::new(stack.enode()) };
+    let mut bob = soon("a connection", Channel::connect(options)).await.unwrap();
+    let incomplete = soon("history", bob.history(&[TOPIC], 0, |_| ())).await.unwrap();
+    assert_eq!(incomplete.as_deref(), Some("the node has not come to an end within 0 s"));
     stack.end().await;
 }
 

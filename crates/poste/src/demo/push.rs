@@ -136,8 +136,9 @@ async fn fetch(enode: &Enode, b: &SecretKey, since: u32) -> anyhow::Result<Vec<u
     let topics = [TopicName::partitioned(&b.public()).topic()];
     let mut opened = Vec::new();
     let take = |mail: Mail| opened.extend(frame::open_asymmetric(b, &mail.data).ok());
-    let history = channel.history(&topics, since, take).await?;
-    ensure!(history.complete, "the history is not complete: {}", history.reason);
+    if let Some(why) = channel.history(&topics, since, take).await? {
+        bail!("the history is not complete: {why}");
+    }
     let found = opened.iter().find(|content| **content == MESSAGE);
     Ok(found.context("A's message is not in the history")?.to_vec())
 }
