@@ -7,6 +7,7 @@
 //!
 //! Messages come from strangers: whatever cannot be read is dropped and counted, never answered.
 
+mod frames;
 mod limits;
 mod open;
 mod segments;
@@ -20,9 +21,8 @@ use poste_provider::{NotificationKey, PushProvider};
 use poste_wire::Topic;
 use poste_wire::status::segment::ReassemblyBounds;
 use poste_wire::status::{HashedPublicKey, TopicName};
-use rand::Rng;
 
-use crate::answer::{Answer, AnswerKind, PublishError, Publisher};
+use crate::answer::{AnswerKind, PublishError, Publisher};
 use crate::metrics::Metrics;
 use crate::query::LookUps;
 use crate::request::Pace;
@@ -295,7 +295,7 @@ impl PushServer {
     pub async fn answer(&self, opened: &mut Opened, now: Duration) -> Result<Handled, PublishError> {
         let handled = match self.decide(opened, now).await {
             Ok((kind, to, payload)) => {
-                self.publish(kind, &to, payload).await.map(|()| Handled::Answered(kind))
+                self.publish(kind, &to, payload, &mut opened.out).await.map(|()| Handled::Answered(kind))
             }
             Err(why) => Ok(Handled::Unanswered(why)),
         };
@@ -360,16 +360,6 @@ impl PushServer {
         let payload = Bytes::from(payload);
         opened.progress = Progress::Decided { kind, to, payload: payload.clone() };
         Ok((kind, to, payload))
-    }
-
-    async fn publish(&self, kind: AnswerKind, to: &PublicKey, payload: Bytes) -> Result<(), PublishError> {
-        let sealed = Answer::seal(&self.identity, to, kind, payload, |bytes| rand::rng().fill_bytes(bytes));
-        let published = match sealed {
-            Ok(answer) => self.publisher.publish(answer).await,
-            Err(error) => Err(PublishError::Refused(error.to_string())),
-        };
-        self.metrics.answer(kind, published.is_ok());
-        published
     }
 
     /// Whether `owner` may be served once more; counted if not.

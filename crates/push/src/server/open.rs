@@ -8,6 +8,7 @@ use poste_wire::status::segment::Accepted;
 use poste_wire::status::{ApplicationMessage, MessageType, Segment, frame, transport};
 use poste_wire::{SymKey, Topic};
 
+use super::frames::FramesOut;
 use super::segments::{Hold, Joined};
 use super::{Incoming, PushServer, Taken, Unanswered};
 use crate::answer::AnswerKind;
@@ -33,6 +34,8 @@ pub struct Opened {
     pub(super) made_at: Duration,
     pub(super) progress: Progress,
     pub(super) taken: Taken,
+    /// How much of the answer went out.
+    pub(super) out: FramesOut,
     /// There until it is dealt with, if it came in segments.
     pub(super) hold: Option<Hold>,
 }
@@ -84,7 +87,8 @@ impl PushServer {
                     message.payload = Bytes::copy_from_slice(&message.payload);
                 }
                 let progress = Progress::Message(message);
-                Ok(Opened { channel, topic, made_at, progress, taken: Taken::default(), hold })
+                let (taken, out) = (Taken::default(), FramesOut::default());
+                Ok(Opened { channel, topic, made_at, progress, taken, out, hold })
             }
             None => {
                 if let Some(hold) = hold {

@@ -20,6 +20,7 @@ use poste_wire::status::{ApplicationMessage, HashedPublicKey, MessageType};
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::answer::Answer;
 use crate::store::{Caps, MemoryStore};
 use crate::topics::FeedError;
 use client::{Client, SERVER};

@@ -1,7 +1,10 @@
 //! Messages that take several attempts, because a gateway or the store is away for a while.
 
 use poste_provider::Refused;
+use poste_wire::status::proto::PushNotification;
+use poste_wire::status::{Reassembly, Segment, frame};
 
+use super::client::key;
 use super::limits::{UNLIMITED, rate};
 use super::*;
 
@@ -111,4 +114,32 @@ async fn a_registration_takes_one_token_however_often_it_is_tried() {
     rig.store.restart();
     assert_eq!(rig.server.answer(&mut opened, NOW).await, Ok(Handled::Answered(AnswerKind::Registration)));
     assert_eq!(client.read_registration_answers(&rig), [Ok(())]);
+}
+
+/// A gateway takes the first frame and no other for a while.
+#[tokio::test]
+async fn a_frame_that_went_out_does_not_go_out_again() {
+    let rig = Rig::new().await;
+    let (receiver, sender) = (Client::new(1), Client::new(2));
+    let nobodys = PushNotification { public_key: vec![7; 128].into(), ..receiver.notification() };
+    let requests = vec![nobodys; 1000];
+    let pieces = split(sender.request(b"id", &requests), segment::SEGMENT_LENGTH);
+    let mut opened = open(&rig, &pieces.iter().map(|piece| piece.to_vec()).collect::<Vec<_>>()).await;
+    rig.world.takes_frames.store(1, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert!(rig.server.answer(&mut opened, NOW).await.is_err());
+    }
+    rig.world.takes_frames.store(usize::MAX, Ordering::Relaxed);
+    assert_eq!(rig.server.answer(&mut opened, NOW).await, Ok(Handled::Answered(AnswerKind::Request)));
+
+    let mut reassembly = Reassembly::new(ReassemblyBounds::default());
+    let mut accepted = Vec::new();
+    for data in rig.world.take_answers().iter().flat_map(|answer| &answer.frames) {
+        let piece = frame::open_asymmetric(&key(2), data).unwrap();
+        accepted.push(reassembly.accept(Segment::read(&piece).unwrap(), 0, 0));
+    }
+    let [segment::Accepted::Kept, segment::Accepted::Complete(whole)] = &accepted[..] else {
+        panic!("each piece once: {accepted:?}");
+    };
+    assert!(ApplicationMessage::read(whole.clone()).is_ok());
 }

@@ -105,7 +105,7 @@ async fn an_answer_is_no_longer_than_its_request() {
     }
     let answers = rig.world.take_answers();
     let bytes: usize = answers.iter().flat_map(|answer| &answer.frames).map(Vec::len).sum();
-    assert!(pieces.len() > 1 && answers.len() == 1);
+    assert!(pieces.len() > 1 && answers.len() > 1);
     assert!(bytes > 200_000 && bytes < request.len(), "{bytes} bytes for {}", request.len());
     assert_eq!(rig.store.counts().await.unwrap().answers, 0, "and it takes no place on disk");
 }
