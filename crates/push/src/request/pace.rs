@@ -37,7 +37,7 @@ impl Pace {
         match outcome {
             Outcome::Sent => samples.trouble = None,
             Outcome::Refused(Refused::Unreachable | Refused::Busy) => {
-                samples.trouble = Some(Trouble::Refused)
+                samples.trouble = Some(Trouble::Refused);
             }
             Outcome::Unknown(Unknown::Timeout | Unknown::ConnectionLost | Unknown::Status(_)) => {
                 samples.trouble = Some(Trouble::Unknown);
