@@ -7,6 +7,7 @@ mod derive;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZero;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -15,6 +16,7 @@ use poste_wire::Topic;
 use poste_wire::status::{HashedPublicKey, TopicName};
 use thiserror::Error;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::store::{RegistrationStore, StoreError, TopicKeys};
 
@@ -94,22 +96,25 @@ impl QueryTopics {
     /// Takes in all owners that a store has, without telling the feed, and says how many.
     pub(crate) async fn load(&self, store: &dyn RegistrationStore) -> Result<usize, StoreError> {
         let mut last = None;
-        // Hashing the topics of one page goes on while the next one is read.
-        let mut taken_in = tokio::task::spawn_blocking(|| {});
+        // Hashing the topics takes longer than reading the owners: it is done on all cores, while the next are read.
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let mut taking_in = JoinSet::new();
         loop {
             let page = store.keys(last.as_ref(), PAGE).await?;
             let is_end = page.len() < PAGE;
             last = page.last().copied().or(last);
-            // It is only cancelled when the whole runtime ends.
-            taken_in.await.map_err(|_| StoreError::Closed)?;
             let index = Arc::clone(&self.index);
-            taken_in = tokio::task::spawn_blocking(move || {
+            taking_in.spawn_blocking(move || {
                 let owners: Vec<Owner> = page.into_iter().map(Owner::of).collect();
                 let mut index = index.write();
                 owners.into_iter().for_each(|owner| index.insert(owner));
             });
+            let may_go_on = if is_end { 0 } else { cores };
+            while taking_in.len() > may_go_on {
+                // It is only cancelled when the whole runtime ends.
+                taking_in.join_next().await.transpose().map_err(|_| StoreError::Closed)?;
+            }
             if is_end {
-                taken_in.await.map_err(|_| StoreError::Closed)?;
                 return Ok(self.owner_count());
             }
         }
