@@ -15,6 +15,7 @@ pub mod mail;
 pub mod notify;
 pub mod serve;
 pub mod settings;
+mod tame;
 pub mod up;
 
 use std::ffi::OsString;
@@ -69,7 +70,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     // Nothing can be told when stderr is closed.
-    let _ = writeln!(std::io::stderr(), "poste: {}", explain(error));
+    let _ = writeln!(std::io::stderr(), "poste: {}", tame::tame(&explain(error)));
     if let Some(call) = error.downcast_ref::<CallError>() {
         return ExitCode::from(ctl::exit_code(call));
     }

@@ -5,6 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::tame::tame;
+
 /// One JSON object on a line of stdout.
 pub(super) fn json(value: &serde_json::Value) -> io::Result<()> {
     writeln!(io::stdout(), "{value}")
@@ -12,8 +14,12 @@ pub(super) fn json(value: &serde_json::Value) -> io::Result<()> {
 
 /// Lines of stdout.
 pub(super) fn lines(lines: impl IntoIterator<Item = String>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    lines.into_iter().try_for_each(|line| writeln!(out, "{line}"))
+    write_lines(io::stdout().lock(), lines)
+}
+
+/// What peers call themselves may be part of a line.
+fn write_lines(mut out: impl Write, lines: impl IntoIterator<Item = String>) -> io::Result<()> {
+    lines.into_iter().try_for_each(|line| writeln!(out, "{}", tame(&line)))
 }
 
 /// A name and a value on each line.
@@ -109,6 +115,13 @@ pub(super) fn progress(is_json: bool, total_bytes: Option<u64>) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_s_name_does_not_steer_the_terminal() {
+        let mut out = Vec::new();
+        write_lines(&mut out, ["node\u{1b}[2J".to_owned(), "next".to_owned()]).unwrap();
+        assert_eq!(out, b"node\\u{1b}[2J\nnext\n");
+    }
 
     #[test]
     fn sizes_spans_and_times_are_for_people() {

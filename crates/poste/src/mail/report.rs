@@ -8,6 +8,8 @@ use indicatif::ProgressBar;
 use poste_wire::{Envelope, Topic};
 use serde::Serialize;
 
+use crate::tame::tame;
+
 /// Lines may wait this long in the buffer while more come.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// Rows of the table of topics.
@@ -254,6 +256,8 @@ impl Output {
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // A node's words may be part of it.
+        let line = tame(&line.to_string());
         self.attempt(|out| writeln!(out, "{line}"));
     }
 

@@ -8,6 +8,7 @@ use poste_codec::PublicKey;
 use serde::Serialize;
 
 use super::server_name;
+use crate::tame::tame;
 
 /// One line of JSON. Members that say nothing are left out.
 #[derive(Debug, Default, Serialize)]
@@ -61,7 +62,13 @@ impl Events {
     }
 }
 
+/// For programs, and for people. A node's words may be part of it.
 fn describe(event: &ReceiverEvent) -> (Line, String) {
+    let (line, text) = words(event);
+    (line, tame(&text))
+}
+
+fn words(event: &ReceiverEvent) -> (Line, String) {
     let at = |event, server: &PublicKey| Line { event, server: Some(server_name(server)), ..Line::default() };
     let because = |event, reason: &String| Line { event, reason: Some(reason.clone()), ..Line::default() };
     match event {
@@ -136,5 +143,7 @@ mod tests {
             assert_eq!(json(&event), expected);
         }
         assert!(describe(&ReceiverEvent::Answered(registered)).1.starts_with(&name[..16]));
+        let steered = ReceiverEvent::NotSent { server, reason: "no\r1 of 1 servers confirmed".into() };
+        assert!(describe(&steered).1.ends_with("no\\r1 of 1 servers confirmed"));
     }
 }

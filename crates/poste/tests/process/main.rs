@@ -183,6 +183,14 @@ fn sigint_drains_too_and_readyz_says_so_meanwhile() {
 }
 
 #[test]
+fn an_error_neither_steers_the_terminal_nor_begins_lines() {
+    let failed = output(&["key", "show", "--file", "no\u{1b}[2K\nsuch"]);
+    let told = String::from_utf8(failed.stderr).unwrap();
+    assert_eq!(failed.status.code(), Some(1), "{told}");
+    assert!(told.starts_with("poste: no\\u{1b}[2K\\nsuch: "), "{told:?}");
+}
+
+#[test]
 fn health_of_nobody_is_a_failure() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let health = output(&["health", "--http", &free]);
