@@ -13,17 +13,21 @@ mod unregister;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use poste_client::notify::{Channel, ChannelOptions, StateFile};
 use poste_codec::{PublicKey, SecretKey};
 use poste_gateway::node_key::{self, NodeKeyError};
+use tokio::time::Instant;
 
 use crate::mail;
 
 /// The file of the key that is for anonymous registrations.
 const ANONYMOUS_KEY: &str = "identity.key";
+/// No command runs for as long as that.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// `poste notify`.
 pub fn command() -> Command {
@@ -83,6 +87,13 @@ fn anonymous_arg() -> Arg {
 
 fn timeout_arg(default: &'static str) -> Arg {
     mail::duration_arg("timeout", default)
+}
+
+/// The time that `--timeout` gives from now.
+fn deadline(matches: &ArgMatches) -> Instant {
+    // Later than any clock can tell is as good as never.
+    let timeout = mail::duration(matches, "timeout").min(NEVER);
+    Instant::now() + timeout
 }
 
 /// Connects to the network.
@@ -192,6 +203,13 @@ mod tests {
             .mut_arg("enode", |arg| arg.required(false).value_parser(value_parser!(String)));
         let arguments = ["test", "--enode", "enode://x", "--state", state.to_str().unwrap()];
         command.try_get_matches_from(arguments.iter().chain(more)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_timeout_is_too_long() {
+        let arguments = ["test", "--timeout", "200000000000d"];
+        let matches = Command::new("test").arg(timeout_arg("1m")).try_get_matches_from(arguments).unwrap();
+        assert!(deadline(&matches) > Instant::now() + NEVER / 2);
     }
 
     #[test]

@@ -11,10 +11,11 @@ use poste_service::shutdown::Signals;
 use tokio::time::{Instant, timeout_at};
 
 use super::events::Events;
-use crate::mail;
 
 /// The shortest time between two advertisements.
 const MIN_EVERY: Duration = Duration::from_secs(60);
+/// And the longest: what is told less often is as good as never told.
+const MAX_EVERY: Duration = Duration::from_secs(365 * 86_400);
 
 /// The command.
 pub(super) fn command() -> Command {
@@ -32,10 +33,13 @@ pub(super) fn command() -> Command {
         ])
 }
 
-/// How often, and not so often that the network is flooded.
+/// How often, and not so often that the network is flooded, nor later than a clock can tell.
 fn every(text: &str) -> Result<HumanDuration, String> {
     let every: HumanDuration = text.parse().map_err(|error: ValueError| error.to_string())?;
-    if every.0 < MIN_EVERY { Err("at least 1m".to_owned()) } else { Ok(every) }
+    if every.0 < MIN_EVERY {
+        return Err("at least 1m".to_owned());
+    }
+    if every.0 > MAX_EVERY { Err("at most 365days".to_owned()) } else { Ok(every) }
 }
 
 /// Runs it.
@@ -50,7 +54,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         bail!("no device is registered; see `poste notify register`");
     }
     if every.is_none() {
-        let deadline = Instant::now() + mail::duration(matches, "timeout");
+        let deadline = super::deadline(matches);
         return Box::pin(once(&mut receiver, &events, deadline)).await;
     }
     receiver.register_again().await?;
@@ -92,5 +96,7 @@ mod tests {
             assert_eq!(every(text).unwrap_err(), "at least 1m");
         }
         assert!(every("often").is_err());
+        assert_eq!(every("365d").unwrap().0, MAX_EVERY);
+        assert_eq!(every("200000000000d").unwrap_err(), "at most 365days");
     }
 }

@@ -17,7 +17,6 @@ use tokio::time::{Instant, timeout_at};
 use super::events::{Events, Line};
 use super::silence::Silent;
 use super::{KeyText, keys};
-use crate::mail;
 
 /// More than the longest token has.
 const MAX_TOKEN_FILE_BYTES: u64 = 64 << 10;
@@ -98,7 +97,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (chat_key, installation) = (Some(chat_key), Some(installation));
     events.say(&Line { event: "registering", chat_key, installation, ..Line::default() }, &text)?;
 
-    let deadline = Instant::now() + mail::duration(matches, "timeout");
+    let deadline = super::deadline(matches);
     let silent = Box::pin(wait(&mut receiver, &events, deadline)).await?;
     let code = summary(&receiver, &events)?;
     silent.explain()?;

@@ -4,11 +4,10 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
 use poste_client::notify::Receiver;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::events::{Events, Line};
 use super::silence::Silent;
-use crate::mail;
 
 /// The command.
 pub(super) fn command() -> Command {
@@ -32,7 +31,7 @@ pub(super) async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut receiver = Receiver::open(channel, identity, &directory, None, None).await?;
     receiver.unregister().await?;
     let asked = receiver.state().servers().count();
-    let deadline = Instant::now() + mail::duration(matches, "timeout");
+    let deadline = super::deadline(matches);
     let mut silent = Silent::default();
     while !receiver.is_settled() {
         let Ok(event) = timeout_at(deadline, Box::pin(receiver.step())).await else { break };
