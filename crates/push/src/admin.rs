@@ -27,6 +27,7 @@ use crate::running::{FeedStatus, Running};
 use crate::server::PushServer;
 use crate::store::{RegistrationStore, StoreError};
 pub(crate) use loopback::Loopback;
+pub(crate) use self_test::clear_up;
 
 /// Each sends some envelopes over the network.
 const MAX_SELF_TESTS: usize = 1;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
-use crate::admin::{AdminGrpc, Inside, Loopback, PushGrpc};
+use crate::admin::{self, AdminGrpc, Inside, Loopback, PushGrpc};
 use crate::config::PushConfig;
 use crate::feed::{Feed, FeedChecks, FeedSettings};
 use crate::identity::{self, IdentityError};
@@ -168,6 +168,9 @@ async fn start_on(
         metrics: Metrics::register(&scope),
     };
     let server = Arc::new(PushServer::start(parts, config.settings()).await?);
+    if let Err(error) = admin::clear_up(&server, clock.now()).await {
+        warn!(%error, "what a self-test may have left behind stays for now");
+    }
 
     let stop = context.stop.clone();
     let tasks = TaskTracker::new();

@@ -3,9 +3,19 @@
 use std::time::Duration;
 
 use poste_wire::status::HashedPublicKey;
+use thiserror::Error;
 
 use crate::server::PushServer;
 use crate::store::{DeviceId, Expired, Registered, Retention, StoreError};
+
+/// Why a device was not unregistered.
+#[derive(Debug, Error)]
+pub(crate) enum NotUnregistered {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the store has no room for its version: a registration that is still on its way will stay")]
+    Full,
+}
 
 impl PushServer {
     /// Forgets all registrations of an owner, and says how many there were. Their versions are kept, so that messages
@@ -36,19 +46,19 @@ impl PushServer {
     /// still on their way stay rejected.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails, or has no room to keep the version.
     pub(crate) async fn unregister_device(
         &self,
         device: &DeviceId,
         version: u64,
         now: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), NotUnregistered> {
         let _turn = self.turns.take(device.key).await;
         let unregistered = self.store.unregister(device, version, now.as_secs()).await;
-        if let Registered::Done(owner) = unregistered.inspect_err(|error| self.store_failed(error))?
-            && owner.registrations == 0
-        {
-            self.leave(device.key).await;
+        match unregistered.inspect_err(|error| self.store_failed(error))? {
+            Registered::Done(owner) if owner.registrations == 0 => self.leave(device.key).await,
+            Registered::Done(_) | Registered::VersionMismatch { .. } => {}
+            Registered::TooManyDevices | Registered::StoreFull => return Err(NotUnregistered::Full),
         }
         Ok(())
     }

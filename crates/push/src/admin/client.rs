@@ -15,22 +15,27 @@ use poste_wire::status::{
     MessageType, PushMessage, RequestId, SharedKey, TopicName, chat_key, frame,
 };
 use rand::Rng;
+use sha2::{Digest, Sha256};
 
 use crate::answer::{Answer, AnswerKind};
 use crate::store::DeviceId;
 
 /// An app's name that no app has: nothing is ever sent with it.
 const APN_TOPIC: &str = "poste.self-test";
-const VERSION: u64 = 1;
-/// The version that its device ends with: no registration of it counts any more.
-pub(super) const LAST_VERSION: u64 = VERSION + 1;
+/// What the key is derived for.
+const KEY: &[u8] = b"poste push: client of self-tests 1";
+/// The only device that it has.
+const INSTALLATION: [u8; 16] = *b"poste self-tests";
 
-/// A client that lives for one self-test.
+/// The client of all self-tests of a server. Being the same one, it leaves one device at most, whatever ends a self-test
+/// in the middle, and the next one, or a start, clears that up.
 pub(super) struct Client {
     key: SecretKey,
     server: PublicKey,
     installation: InstallationId,
     access_token: String,
+    /// Of its registration.
+    version: u64,
 }
 
 /// A message for the server, and what its answer will name.
@@ -41,10 +46,26 @@ pub(super) struct Said<Id> {
 }
 
 impl Client {
-    pub(super) fn new(server: PublicKey) -> Self {
-        let uuid = || InstallationId::from_random(rand::random());
-        let key = SecretKey::random(fill);
-        Self { key, server, installation: uuid(), access_token: uuid().to_string() }
+    /// The client of the server with this identity.
+    pub(super) fn of(identity: &SecretKey) -> Self {
+        let digest = Sha256::new_with_prefix(KEY).chain_update(identity.to_bytes().as_slice()).finalize();
+        Self {
+            key: SecretKey::from_bytes(&digest.into()).expect("one hash in 2^127 is no key"),
+            server: identity.public(),
+            installation: InstallationId::from_random(INSTALLATION),
+            access_token: InstallationId::from_random(rand::random()).to_string(),
+            version: 1,
+        }
+    }
+
+    /// Goes on behind the version that the server has of its device.
+    pub(super) fn behind(self, version: Option<u64>) -> Self {
+        Self { version: version.unwrap_or(0).saturating_add(1), ..self }
+    }
+
+    /// The version that its device ends with: no registration of it counts any more.
+    pub(super) fn last_version(&self) -> u64 {
+        self.version.saturating_add(1)
     }
 
     pub(super) fn hash(&self) -> HashedPublicKey {
@@ -73,7 +94,7 @@ impl Client {
             installation_id: self.installation.to_string(),
             access_token: self.access_token.clone(),
             enabled: true,
-            version: VERSION,
+            version: self.version,
             grant: Bytes::copy_from_slice(grant.as_bytes()),
             apn_topic: APN_TOPIC.to_owned(),
             ..PushNotificationRegistration::default()
@@ -83,7 +104,7 @@ impl Client {
     pub(super) fn unregistration(&self) -> Result<Said<RequestId>, String> {
         self.register(&PushNotificationRegistration {
             installation_id: self.installation.to_string(),
-            version: LAST_VERSION,
+            version: self.last_version(),
             unregister: true,
             ..PushNotificationRegistration::default()
         })

@@ -12,10 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use super::Inside;
-use super::client::{Client, LAST_VERSION, Said};
+use super::client::{Client, Said};
 use super::loopback::LoopbackDevice;
+use super::{Inside, store_failed};
 use crate::running::LoopbackMail;
+use crate::server::PushServer;
+use crate::store::StoreError;
 
 /// How long one step may take: it goes over the gateway, the archive and the feed, there and back.
 const STEP: Duration = Duration::from_secs(20);
@@ -33,7 +35,15 @@ pub(super) fn begin(inside: Inside, permit: OwnedSemaphorePermit) -> Told {
     tasks.spawn(async move {
         let _permit = permit;
         let stop = inside.stop.clone();
-        let client = Client::new(inside.server.public);
+        let client = Client::of(&inside.server.identity);
+        let version = match inside.store.version(&client.device()).await {
+            Ok(version) => version,
+            Err(error) => {
+                let _ = tell.try_send(Err(store_failed(error)));
+                return;
+            }
+        };
+        let client = client.behind(version);
         let mut test =
             SelfTest { inside: inside.clone(), client, tell, has_failed: false, may_be_registered: false };
         tokio::select! {
@@ -47,12 +57,25 @@ pub(super) fn begin(inside: Inside, permit: OwnedSemaphorePermit) -> Told {
             // Whatever was said over the network may not have arrived, or may still arrive.
             let device = test.client.device();
             let now = inside.clock.now();
-            if let Err(error) = inside.server.unregister_device(&device, LAST_VERSION, now).await {
+            let version = test.client.last_version();
+            if let Err(error) = inside.server.unregister_device(&device, version, now).await {
                 tracing::warn!(%error, "the device of a self-test could not be unregistered");
             }
         }
     });
     told
+}
+
+/// Forgets the device of a self-test that was cut off by the end of the process. `now` is the time, since 1970.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn clear_up(server: &PushServer, now: Duration) -> Result<(), StoreError> {
+    let client = Client::of(&server.identity);
+    if server.forget_owner(&client.hash(), now).await? > 0 {
+        tracing::info!("forgot the device of a self-test that had no end");
+    }
+    Ok(())
 }
 
 struct SelfTest {

@@ -20,8 +20,11 @@ use crate::answer::{Answer, AnswerKind, PublishError};
 use crate::metrics::Metrics;
 use crate::running::LoopbackMail;
 use crate::server::{Handled, Incoming, Parts, Settings};
-use crate::store::{DeviceData, DeviceId, MemoryStore, NewRegistration, Registered, TokenType, TopicKeys};
+use crate::store::{
+    Caps, DeviceData, DeviceId, MemoryStore, NewRegistration, Registered, TokenType, TopicKeys,
+};
 use crate::topics::{FeedError, TopicFeed};
+use crate::upkeep::NotUnregistered;
 
 const START: Duration = Duration::from_secs(1_700_000_000);
 
@@ -128,12 +131,15 @@ struct Rig {
 
 impl Rig {
     async fn start() -> Self {
+        Self::with(MemoryStore::default()).await
+    }
+
+    async fn with(store: MemoryStore) -> Self {
         let network = Arc::<Network>::default();
         let net = Arc::new(Net(Arc::clone(&network)));
         let notifications = tempfile::tempdir().unwrap();
         let directory = DirectoryProvider::open(notifications.path(), poste_provider::Metrics::new());
         let provider = Loopback::new(Arc::new(directory.unwrap()));
-        let store = MemoryStore::default();
         let parts = Parts {
             identity: SecretKey::from_bytes(&[200; 32]).unwrap(),
             store: Arc::new(store.clone()),
@@ -331,6 +337,43 @@ async fn a_registration_that_comes_after_the_self_test_does_not_stay() {
     let counts = rig.store.counts().await.unwrap();
     assert_eq!((counts.registrations, counts.tombstones), (0, 1));
     assert_eq!(rig.inside.server.topics().len(), 2);
+}
+
+/// It ends with the process, at once.
+#[tokio::test]
+async fn what_a_self_test_leaves_behind_is_cleared_up_at_the_next_start_or_by_the_next_one() {
+    let rig = Rig::start().await;
+    let leaves_something_behind = async || {
+        let client = client::Client::of(&rig.inside.server.identity);
+        let version = rig.store.version(&client.device()).await.unwrap();
+        let client = client.behind(version);
+        rig.inside.publisher.publish(client.registration("token").unwrap().envelopes).await.unwrap();
+        while rig.store.counts().await.unwrap().registrations == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    leaves_something_behind().await;
+    clear_up(&rig.inside.server, START).await.unwrap();
+    assert_eq!(rig.store.counts().await.unwrap().registrations, 0);
+    assert_eq!(rig.inside.server.topics().len(), 2);
+
+    leaves_something_behind().await;
+    let steps = rig.self_test().await;
+    assert!(steps.iter().all(|(_, outcome, _)| *outcome == v1::StepOutcome::Passed), "{steps:?}");
+    let counts = rig.store.counts().await.unwrap();
+    assert_eq!((counts.registrations, counts.tombstones), (0, 1));
+}
+
+/// Whoever has no version here is registered by whatever comes late.
+#[tokio::test]
+async fn a_device_whose_version_finds_no_room_is_not_unregistered() {
+    let caps = Caps { all_tombstones: 0, ..Caps::default() };
+    let rig = Rig::with(MemoryStore::new(caps)).await;
+    let unregistered = rig.inside.server.unregister_device(&device("one"), 1, START).await;
+    assert!(matches!(unregistered, Err(NotUnregistered::Full)), "{unregistered:?}");
+    register(&rig.store, "two", TokenType::Apn).await;
+    rig.inside.server.unregister_device(&device("two"), 1, START).await.unwrap();
+    assert_eq!(rig.store.counts().await.unwrap().registrations, 1, "a version that is known already");
 }
 
 #[tokio::test]
