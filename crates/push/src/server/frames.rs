@@ -4,7 +4,7 @@ use bytes::Bytes;
 use poste_codec::{PublicKey, keccak256};
 use rand::Rng;
 
-use super::PushServer;
+use super::{PushServer, compute};
 use crate::answer::{Answer, AnswerKind, PublishError};
 
 /// How many frames of an answer went out. Each attempt seals anew, but what it seals is the same to a byte, so that frames
@@ -36,10 +36,12 @@ impl PushServer {
         out: &mut FramesOut,
     ) -> Result<(), PublishError> {
         let out = out.of(&payload);
-        let sealed = Answer::seal(&self.identity, to, kind, payload, |bytes| rand::rng().fill_bytes(bytes));
-        let published = match sealed {
-            Ok(answer) => self.publish_rest(answer, out).await,
-            Err(error) => Err(PublishError::Refused(error.to_string())),
+        let (identity, to, bytes) = (self.identity.clone(), *to, payload.len());
+        let seal = move || Answer::seal(&identity, &to, kind, payload, |bytes| rand::rng().fill_bytes(bytes));
+        let published = match compute(bytes, seal).await {
+            Some(Ok(answer)) => self.publish_rest(answer, out).await,
+            Some(Err(error)) => Err(PublishError::Refused(error.to_string())),
+            None => Err(PublishError::Away("the server ends".to_owned())),
         };
         self.metrics.answer(kind, published.is_ok());
         published
