@@ -2,7 +2,8 @@
 //! `key`), and `demo`.
 //!
 //! [`main`] is the whole program. [`settings`] says which sections of the configuration there are, [`life`] how
-//! a server starts, serves and drains. Exit codes: 0 done, 1 failed, 2 usage or configuration; `ctl` has more.
+//! a server starts, serves and drains. Exit codes: 0 done, 1 failed, 2 usage or configuration; `ctl` and
+//! `notify query` have more.
 
 pub mod cli;
 pub mod config;
