@@ -287,6 +287,31 @@ async fn damage_of_much_of_the_store_is_nobodys_own() {
     }
 }
 
+/// A place of the file of keys that cannot be read: the others are served, and who registers again is, too.
+#[tokio::test]
+async fn a_key_that_cannot_be_read_is_of_one_owner() {
+    let disk = FaultyDisk::new(1);
+    let store = make(&disk, &Fuse::default());
+    let devices = [device(1, 0), device(2, 0)];
+    for device in &devices {
+        assert!(matches!(store.register(registration(device, 1)).await, Ok(Registered::Done(_))));
+    }
+    disk.open(Path::new(KEYS)).unwrap().truncate(slots::offset(1)).unwrap();
+    assert_eq!(store.registrations(&devices[0].key).await.unwrap().len(), 1);
+    for told in [
+        store.registrations(&devices[1].key).await.map(drop),
+        store.find(vec![devices[1].clone()]).await.map(drop),
+        store.topic_keys(&devices[1].key).await.map(drop),
+    ] {
+        let error = told.unwrap_err();
+        assert!(error.is_of_one_owner(), "{error}");
+    }
+    store.health().unwrap();
+    assert_eq!(store.counts().await.unwrap().unreadable, 3);
+    assert!(matches!(store.register(registration(&devices[1], 2)).await, Ok(Registered::Done(_))));
+    assert_eq!(store.registrations(&devices[1].key).await.unwrap().len(), 1);
+}
+
 /// The file of keys cannot grow for a while: whoever needs no new slot is served, and everybody is later.
 #[tokio::test]
 async fn a_key_file_that_cannot_grow_refuses_and_goes_on() {
