@@ -28,7 +28,8 @@ const SHORT_BYTES: usize = 64 * 1024;
 impl PushServer {
     /// On a query topic only about its owners, unlike deployed servers: or one query on any topic could use up what a
     /// hundred others may be asked about. Clients ask for one key, on its topic. A query without a topic was sealed to
-    /// the server, may be about anybody, and takes what its asker may have.
+    /// the server, may be about anybody, and takes what its asker may have besides: a long answer takes what the owner
+    /// has, since anybody can ask with a new key each time.
     pub(crate) async fn query(
         &self,
         message: &ApplicationMessage,
@@ -42,11 +43,10 @@ impl PushServer {
             query.public_keys.iter().filter_map(|key| HashedPublicKey::try_from(&key[..]).ok()).collect();
         let longest = self.settings.max_query_answer_bytes;
         let mut room = longest.min(SHORT_BYTES);
-        if topic.is_none() {
-            if !self.allows_once(Limited::SealedQueries, &HashedPublicKey::of(&message.signer), when, taken) {
-                return Err(Unanswered::TooFast);
-            }
-            room = longest;
+        if topic.is_none()
+            && !self.allows_once(Limited::SealedQueries, &HashedPublicKey::of(&message.signer), when, taken)
+        {
+            return Err(Unanswered::TooFast);
         }
         let mut answer = Vec::new();
         let (mut named, mut left_out) = (0, 0);

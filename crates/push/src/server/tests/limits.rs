@@ -149,7 +149,7 @@ async fn queries_are_about_owners_of_their_topic() {
     assert_eq!(stranger.query(&rig, &victim.query_topic(), &[&victim]).await.unwrap().len(), 1);
 }
 
-/// What is sealed to the server may be of every kind, as the specification has it, and is limited by who asks.
+/// What is sealed to the server may be of every kind, as the specification has it, and is limited by who asks as well.
 #[tokio::test]
 async fn a_query_that_is_sealed_to_the_server_is_answered() {
     let rig = rig(LimitSettings { queries: rate(1), ..UNLIMITED }).await;
@@ -167,14 +167,23 @@ async fn a_query_that_is_sealed_to_the_server_is_answered() {
     expected.sort();
     assert_eq!(named, expected);
     assert_eq!(rig.bring_sealed(&query).await, Handled::Unanswered(Unanswered::TooFast));
-    let query = Client::new(5).query_message(&[&owner]);
+    let query = Client::new(5).query_message(&[&other]);
     assert_eq!(rig.bring_sealed(&query).await, Handled::Answered(AnswerKind::Query), "others may ask");
-    rig.world.take_answers();
-    assert_eq!(
-        asker.query(&rig, &owner.query_topic(), &[&owner]).await.unwrap().len(),
-        1,
-        "nor does it count there"
-    );
+}
+
+/// A new key costs nothing: who asks with one each time gets no more long answers than all others together.
+#[tokio::test]
+async fn new_keys_bring_no_more_long_answers() {
+    let rig = rig(LimitSettings { queries: rate(2), ..UNLIMITED }).await;
+    let owner = Client::new(1);
+    owner.register(&rig, &owner.long_registration(1)).await.unwrap();
+    let mut handled = Vec::new();
+    for number in 10..15 {
+        handled.push(rig.bring_sealed(&Client::new(number).query_message(&[&owner])).await);
+    }
+    let (answered, too_fast) =
+        (Handled::Answered(AnswerKind::Query), Handled::Unanswered(Unanswered::TooFast));
+    assert_eq!(handled, [answered, answered, too_fast, too_fast, too_fast]);
 }
 
 /// Whoever asks for what the receiver does not want, which rings nowhere, uses up nothing that others may send.
