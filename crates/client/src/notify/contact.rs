@@ -41,19 +41,12 @@ pub struct PushInfo {
 pub struct Shown {
     /// What we may use, in the message's order.
     pub infos: Vec<PushInfo>,
-    /// How many are for other contacts than us. After 16 the rest of the message is not looked at.
-    pub not_allowed: usize,
+    /// Devices that are for other contacts than us. After 16 the rest of the message is not looked at.
+    pub not_allowed: Vec<InstallationId>,
     /// Why the rest of the message was not looked at.
     pub stopped: Option<InfoError>,
     /// Whether the contact itself said so, and not a server.
     pub by_owner: bool,
-}
-
-impl Shown {
-    /// Whether everything in the message was looked at.
-    pub fn is_whole(&self) -> bool {
-        self.stopped.is_none() && self.not_allowed < MAX_NOT_ALLOWED
-    }
 }
 
 /// Why something that shows a device is not to be believed.
@@ -121,10 +114,10 @@ fn look(
     let mut shown = Shown::default();
     for info in infos.iter().take(MAX_INFOS) {
         match check(own, contact, &hash, info, &server) {
-            Ok(Some(info)) => shown.infos.push(info),
-            Ok(None) => {
-                shown.not_allowed += 1;
-                if shown.not_allowed == MAX_NOT_ALLOWED {
+            Ok(Info::Ours(info)) => shown.infos.push(info),
+            Ok(Info::ForOthers(installation)) => {
+                shown.not_allowed.push(installation);
+                if shown.not_allowed.len() == MAX_NOT_ALLOWED {
                     break;
                 }
             }
@@ -137,28 +130,36 @@ fn look(
     shown
 }
 
-/// `None` when no entry of the list is for us: the contact lets others notify.
+/// A device of a message.
+enum Info {
+    Ours(PushInfo),
+    /// No entry of the list is for us: the contact lets others notify.
+    ForOthers(InstallationId),
+}
+
 fn check(
     own: &SecretKey,
     contact: &PublicKey,
     hash: &HashedPublicKey,
     info: &PushNotificationQueryInfo,
     server: impl Fn(&PushNotificationQueryInfo) -> Result<PublicKey, InfoError>,
-) -> Result<Option<PushInfo>, InfoError> {
+) -> Result<Info, InfoError> {
     let server = server(info)?;
     if info.public_key != hash.as_bytes()[..] {
         return Err(InfoError::Owner);
     }
+    let installation = InstallationId::uuid(&info.installation_id).map_err(|_| InfoError::Installation)?;
     let token = if info.access_token.is_empty() {
         let entries = info.allowed_key_list.iter().map(AsRef::as_ref);
-        let Some(token) = find_access_token(own, contact, entries) else { return Ok(None) };
-        token
+        match find_access_token(own, contact, entries) {
+            Some(token) => token,
+            None => return Ok(Info::ForOthers(installation)),
+        }
     } else {
         AccessToken::uuid(&info.access_token).map_err(|_| InfoError::Token)?
     };
-    let installation = InstallationId::uuid(&info.installation_id).map_err(|_| InfoError::Installation)?;
     Grant::from_bytes(&info.grant)?.verify(contact, &server, token.as_str())?;
-    Ok(Some(PushInfo { installation, server, token, version: info.version }))
+    Ok(Info::Ours(PushInfo { installation, server, token, version: info.version }))
 }
 
 /// The topic on which a contact advertises, and what opens it.

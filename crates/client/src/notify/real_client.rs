@@ -66,7 +66,7 @@ fn message(frame: &Value) -> ApplicationMessage {
 }
 
 fn assert_shows_one(shown: &Shown, record: &Record) {
-    assert_eq!((shown.infos.len(), shown.not_allowed, shown.stopped), (1, 0, None));
+    assert_eq!((shown.infos.len(), shown.not_allowed.len(), shown.stopped), (1, 0, None));
     assert_eq!(shown.infos[0].server, record.server.public());
 }
 
@@ -85,7 +85,7 @@ fn real_advertisements_are_read_the_encrypted_token_by_its_contact_only() {
         let by_stranger = code.open(&stranger, &mail, 0).unwrap();
         let is_for_all = signer == record.a.public();
         assert_eq!(
-            (by_stranger.infos.len(), by_stranger.not_allowed),
+            (by_stranger.infos.len(), by_stranger.not_allowed.len()),
             if is_for_all { (1, 0) } else { (0, 1) }
         );
         seen += 1;

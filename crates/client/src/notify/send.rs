@@ -20,7 +20,7 @@ use poste_wire::status::{HashedPublicKey, InstallationId};
 use thiserror::Error;
 
 use super::Mail;
-use super::contact::PushInfo;
+use super::contact::{PushInfo, Shown};
 use super::known::KnownInfo;
 use device::{Device, State};
 pub use notification::{Notification, NotificationKind};
@@ -259,11 +259,16 @@ impl Sending {
         self.devices.iter_mut().for_each(|device| device.put_query_off(again));
     }
 
-    /// Takes what is known after the query that [`Step::Query`] asked for, and which servers have answered it in full:
-    /// what these have refused they would refuse again. `fill` gives random bytes.
-    pub fn learned(&mut self, known: &[KnownInfo], answered: &[PublicKey], mut fill: impl FnMut(&mut [u8])) {
+    /// Takes what is known after the query that [`Step::Query`] asked for, and what servers have answered: a server that
+    /// shows a device and no other token for it than the refused one would refuse that again. `fill` gives random bytes.
+    pub fn learned(
+        &mut self,
+        known: &[KnownInfo],
+        answers: &[(PublicKey, Shown)],
+        mut fill: impl FnMut(&mut [u8]),
+    ) {
         for device in &mut self.devices {
-            device.end_query(known, answered, &mut fill);
+            device.end_query(known, answers, &mut fill);
         }
     }
 

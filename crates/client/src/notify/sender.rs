@@ -260,9 +260,7 @@ impl<N: Network> Sender<N> {
                 }
                 Step::Query => match self.ask(contact, Some(sending)).await {
                     Ok(queried) => {
-                        let whole = queried.answers.iter().filter(|(_, shown)| shown.is_whole());
-                        let answered: Vec<_> = whole.map(|(server, _)| *server).collect();
-                        sending.learned(&self.known.infos(contact), &answered, random);
+                        sending.learned(&self.known.infos(contact), &queried.answers, random);
                     }
                     Err(SenderError::Network(error)) => {
                         self.trouble = Some(error.to_string());

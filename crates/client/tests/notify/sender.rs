@@ -196,7 +196,7 @@ async fn who_may_not_notify_learns_no_device() {
     let mut scene = Scene::with(1, |_| profile).await;
     let queried = scene.sender.query(&scene.contact).await.unwrap();
     let (server, shown) = &queried.answers[0];
-    assert_eq!((*server, shown.infos.len(), shown.not_allowed), (scene.servers[0].public, 0, 1));
+    assert_eq!((*server, shown.infos.len(), shown.not_allowed.len()), (scene.servers[0].public, 0, 1));
     let report = scene.notify(1).await;
     assert!(report.devices.is_empty() && !report.is_notified());
 }

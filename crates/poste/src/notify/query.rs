@@ -157,7 +157,7 @@ impl Answer {
         let answer = |(server, shown): &(PublicKey, Shown)| ServerAnswer {
             server: server_name(server),
             devices: shown.infos.len(),
-            not_allowed: shown.not_allowed,
+            not_allowed: shown.not_allowed.len(),
             refused: shown.stopped.map(|error| error.to_string()),
         };
         let mut devices: Vec<Device> = Vec::new();
@@ -273,8 +273,8 @@ mod tests {
     #[test]
     fn the_answer_names_devices_and_servers_but_no_token() {
         let known = [row(1, 10), row(1, 11), row(2, 10)];
-        let shown =
-            Shown { not_allowed: 2, stopped: Some(InfoError::Owner), by_owner: false, infos: Vec::new() };
+        let not_allowed = vec![InstallationId::from_random([3; 16]), InstallationId::from_random([4; 16])];
+        let shown = Shown { not_allowed, stopped: Some(InfoError::Owner), ..Shown::default() };
         let queried = Queried { answers: vec![(key(10), shown)] };
         let answer = Answer::new(&key(1), History::default(), &queried, &known);
         let json = serde_json::to_value(&answer).unwrap();

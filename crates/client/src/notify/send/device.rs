@@ -6,7 +6,7 @@ use poste_codec::PublicKey;
 use poste_wire::status::{AccessToken, InstallationId};
 
 use super::{DeviceReport, Devices, Failure, LEAST_DEVICES, SendEvent, SendSettings};
-use crate::notify::contact::PushInfo;
+use crate::notify::contact::{PushInfo, Shown};
 use crate::notify::known::KnownInfo;
 
 #[derive(Debug)]
@@ -186,12 +186,12 @@ impl Device {
     pub(super) fn end_query(
         &mut self,
         known: &[KnownInfo],
-        answered: &[PublicKey],
+        answers: &[(PublicKey, Shown)],
         fill: impl FnMut(&mut [u8]),
     ) {
         if self.state == State::Asking {
             self.token_retries += 1;
-            self.choose_servers(known, answered, fill);
+            self.choose_servers(known, answers, fill);
         }
     }
 
@@ -211,16 +211,28 @@ impl Device {
 
     /// All servers of the device but for those that have failed. Those that the contact has named come first, of these
     /// the ones with the latest version, in a random order; those that have refused the very token that is known of them
-    /// come last, unless they have answered since, and so have no other token for us.
-    fn choose_servers(&mut self, known: &[KnownInfo], answered: &[PublicKey], fill: impl FnMut(&mut [u8])) {
+    /// come last, unless they have shown the device since, and so have no other token for us. An answer that lacks the
+    /// device says nothing about it: servers leave out what they have no room for.
+    fn choose_servers(
+        &mut self,
+        known: &[KnownInfo],
+        answers: &[(PublicKey, Shown)],
+        fill: impl FnMut(&mut [u8]),
+    ) {
         let has_failed = |server: &PublicKey| {
             self.failed.iter().any(|(failed, why)| failed == server && *why != Failure::WrongToken)
         };
         let refused = |info: &PushInfo| {
             self.refused.iter().any(|(server, token)| *server == info.server && *token == info.token)
         };
-        let is_hopeless =
-            |info: &PushInfo| has_failed(&info.server) || answered.contains(&info.server) && refused(info);
+        let is_shown = |info: &PushInfo| {
+            let by_server = answers.iter().filter(|(server, _)| *server == info.server);
+            by_server.map(|(_, shown)| shown).any(|shown| {
+                let is_same = |it: &PushInfo| it.installation == info.installation && it.token == info.token;
+                shown.not_allowed.contains(&info.installation) || shown.infos.iter().any(is_same)
+            })
+        };
+        let is_hopeless = |info: &PushInfo| has_failed(&info.server) || refused(info) && is_shown(info);
         let is_ours =
             |row: &&KnownInfo| row.info.installation == self.installation && !is_hopeless(&row.info);
         let mut next: Vec<&KnownInfo> = known.iter().filter(is_ours).collect();

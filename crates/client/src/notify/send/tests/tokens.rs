@@ -61,14 +61,43 @@ fn what_a_server_still_refuses_after_its_answer_is_not_tried_again() {
     lab.accept(&first.answer(false, WRONG_TOKEN));
     lab.assert_query();
     // Somebody else has answered only: what the server would say is not known.
-    lab.sending.learned(&known, &[key(12).public()], fill(7));
+    let same = Shown { infos: vec![known[0].info.clone()], ..Shown::default() };
+    lab.sending.learned(&known, &[(key(12).public(), same.clone())], fill(7));
     let second = lab.asked_one();
     lab.accept(&second.answer(false, WRONG_TOKEN));
     lab.wait(seconds(4));
     lab.assert_query();
-    lab.sending.learned(&known, &[key(11).public()], fill(7));
+    lab.sending.learned(&known, &[(key(11).public(), same)], fill(7));
     assert_eq!(lab.outcomes(), [Err(Failure::WrongToken)]);
     assert_eq!(lab.sending.reports()[0].failed.len(), 2);
+}
+
+#[test]
+fn what_is_for_others_by_now_is_not_tried_again() {
+    let known = [row(1, 11, 1)];
+    let mut lab = Lab::new(&known);
+    let first = lab.asked_one();
+    lab.accept(&first.answer(false, WRONG_TOKEN));
+    lab.assert_query();
+    let for_others = Shown { not_allowed: vec![installation(1)], ..Shown::default() };
+    lab.sending.learned(&known, &[(key(11).public(), for_others)], fill(7));
+    assert_eq!(lab.outcomes(), [Err(Failure::WrongToken)]);
+}
+
+#[test]
+fn what_an_answer_leaves_out_is_tried_again() {
+    let known = [row(1, 11, 1), row(2, 11, 2)];
+    let mut lab = Lab::new(&known);
+    let first = lab.asked_one();
+    lab.accept(&first.answer(false, WRONG_TOKEN));
+    lab.assert_query();
+    // It shows the second device only: there was no room for the first.
+    let short = Shown { infos: vec![known[1].info.clone()], ..Shown::default() };
+    lab.sending.learned(&known, &[(key(11).public(), short)], fill(7));
+    let second = lab.asked_one();
+    assert_eq!(second.installations(), BTreeSet::from([installation(1)]));
+    lab.accept(&second.answer(true, 0));
+    assert_eq!(lab.outcomes(), [Ok(key(11).public()), Err(Failure::WrongToken)]);
 }
 
 #[test]
