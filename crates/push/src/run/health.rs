@@ -9,13 +9,19 @@ use crate::store::StoreError;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waits until a store does nothing any more until it is opened again, and says why. That much of it is damaged is shown:
-/// a restart does not help, and whoever is told nothing now is told what is true when the store was brought back.
+/// Waits until a store does nothing any more until it is opened again, and says why. That much of it is damaged is shown
+/// as long as it is so: a restart does not help, and whoever is told nothing now is told what is true later.
 pub(super) async fn failed(health: impl Fn() -> Result<(), StoreError>, check: &Check) -> StoreError {
+    let mut is_damaged = false;
     loop {
         match health() {
+            // What else may be wrong is told again by the next write.
+            Ok(()) if std::mem::take(&mut is_damaged) => check.ready(),
             Ok(()) => {}
-            Err(damaged @ StoreError::Damaged) => check.not_ready(damaged.to_string()),
+            Err(damaged @ StoreError::Damaged) => {
+                is_damaged = true;
+                check.not_ready(damaged.to_string());
+            }
             Err(error) => return error,
         }
         sleep(INTERVAL).await;
@@ -49,10 +55,14 @@ mod tests {
                     );
                     Ok(())
                 }
+                6 => {
+                    assert_eq!(reason(), None, "it is ready again");
+                    Ok(())
+                }
                 _ => Err(StoreError::Closed),
             }
         };
         assert!(matches!(failed(health, &check).await, StoreError::Closed));
-        assert_eq!(asked.get(), 6);
+        assert_eq!(asked.get(), 7);
     }
 }

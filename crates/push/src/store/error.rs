@@ -44,8 +44,8 @@ pub enum StoreError {
     },
     /// More is damaged than the rows of a few.
     #[error(
-        "much of it is damaged: stop the push server, and bring all of its files back from one copy, or move those of \
-         the store away and let the archive bring the registrations back"
+        "much of it is damaged: look at the disk, and if it stays so, stop the push server, and bring all of its files \
+         back from one copy, or move those of the store away and let the archive bring the registrations back"
     )]
     Damaged,
     /// The system refused.

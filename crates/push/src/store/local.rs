@@ -85,7 +85,8 @@ struct Inner {
     expiry: Mutex<expiry::Cursor>,
     /// After which the database reads nothing any more.
     read_failure: Mutex<Option<StoreError>>,
-    damage: Damage,
+    registrations_damage: Damage,
+    requests_damage: Damage,
     _lock: Option<File>,
 }
 
@@ -135,13 +136,27 @@ impl RedbStore {
         answer
     }
 
-    /// [`Self::read`] about one owner, or request: whether only that one is concerned by damage.
-    async fn read_about<T: Send + 'static>(
+    /// [`Self::read`] of what one owner has: whether only that one is concerned by damage.
+    async fn read_of<T: Send + 'static>(
         &self,
-        about: impl Hash,
+        owner: &HashedPublicKey,
         question: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.0.damage.judge(&about, self.read(question).await)
+        self.0.registrations_damage.judge(owner, self.read(question).await)
+    }
+
+    /// [`Self::read`] about one request: whether only that one is concerned by damage.
+    async fn read_about<T: Send + 'static>(
+        &self,
+        request: impl Hash,
+        question: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0.requests_damage.judge(&request, self.read(question).await)
+    }
+
+    /// Notes whose registrations were read to their ends, their keys included. Versions tell nothing of the keys.
+    fn are_well<'r>(&self, read: impl IntoIterator<Item = &'r Registration>) {
+        read.into_iter().for_each(|found| self.0.registrations_damage.well(&found.device.key));
     }
 }
 
@@ -156,7 +171,7 @@ impl RegistrationStore for RedbStore {
             .registrations
             .write(move |tables, slots| registrations::put(tables, slots, caps, &registration))
             .await;
-        self.0.damage.judge(&owner, registered)
+        self.0.registrations_damage.judge(&owner, registered)
     }
 
     async fn unregister(
@@ -171,7 +186,7 @@ impl RegistrationStore for RedbStore {
             .registrations
             .write(move |tables, slots| registrations::bury(tables, slots, caps, &device, version, at_unix_s))
             .await;
-        self.0.damage.judge(&owner, unregistered)
+        self.0.registrations_damage.judge(&owner, unregistered)
     }
 
     async fn forget(
@@ -193,20 +208,28 @@ impl RegistrationStore for RedbStore {
 
     async fn version(&self, device: &DeviceId) -> Result<Option<u64>, StoreError> {
         let device = device.clone();
-        self.read_about(device.key, move |files| files.version(&device)).await
+        let owner = device.key;
+        self.read_of(&owner, move |files| files.version(&device)).await
     }
 
     async fn registrations(&self, key: &HashedPublicKey) -> Result<Vec<Registration>, StoreError> {
-        let key = *key;
-        self.read_about(key, move |files| files.registrations_of(&key)).await
+        let owner = *key;
+        let found = self.read_of(key, move |files| files.registrations_of(&owner)).await?;
+        self.are_well(&found);
+        Ok(found)
     }
 
     async fn find(&self, devices: Vec<DeviceId>) -> Result<Vec<Option<Registration>>, StoreError> {
-        match &devices[..] {
-            [device] => self.read_about(device.key, move |files| files.find(&devices)).await,
+        let found = match &devices[..] {
+            [device] => {
+                let owner = device.key;
+                self.read_of(&owner, move |files| files.find(&devices)).await?
+            }
             // Whose is damaged is found when they are asked for one by one.
-            _ => self.read(move |files| files.find(&devices)).await,
-        }
+            _ => self.read(move |files| files.find(&devices)).await?,
+        };
+        self.are_well(found.iter().flatten());
+        Ok(found)
     }
 
     async fn look_up(&self, answer: &AnswerId, devices: Vec<DeviceId>) -> Result<LookedUp, StoreError> {
@@ -215,12 +238,20 @@ impl RegistrationStore for RedbStore {
             Some(answer) => Ok(LookedUp::Answer(answer)),
             None => files.find(&devices).map(LookedUp::Devices),
         };
-        self.read(look).await
+        let looked_up = self.read(look).await?;
+        if let LookedUp::Devices(found) = &looked_up {
+            self.are_well(found.iter().flatten());
+        }
+        Ok(looked_up)
     }
 
     async fn topic_keys(&self, key: &HashedPublicKey) -> Result<Option<TopicKeys>, StoreError> {
-        let key = *key;
-        self.read_about(key, move |files| files.topic_keys_of(&key)).await
+        let owner = *key;
+        let found = self.read_of(key, move |files| files.topic_keys_of(&owner)).await?;
+        if found.is_some() {
+            self.0.registrations_damage.well(key);
+        }
+        Ok(found)
     }
 
     async fn keys(
@@ -250,7 +281,9 @@ impl RegistrationStore for RedbStore {
     async fn claim(&self, claims: Vec<ClaimKey>, at_unix_s: u64) -> Result<Vec<Claim>, StoreError> {
         let ids = self.0.files.claim_ids(&claims);
         let claimed = self.0.requests.write(move |tables, _| claims::claim(tables, &ids, at_unix_s)).await;
-        self.0.damage.judge(&claims, claimed)
+        let claimed = self.0.requests_damage.judge(&claims, claimed)?;
+        self.0.requests_damage.well(&claims);
+        Ok(claimed)
     }
 
     async fn finish(
@@ -288,7 +321,8 @@ impl RegistrationStore for RedbStore {
     fn health(&self) -> Result<(), StoreError> {
         let failure = self.0.registrations.failure().or_else(|| self.0.requests.failure());
         let failure = failure.or_else(|| self.0.read_failure.lock().clone());
-        failure.or_else(|| self.0.damage.health()).map_or(Ok(()), Err)
+        let damage = || self.0.registrations_damage.health().or_else(|| self.0.requests_damage.health());
+        failure.or_else(damage).map_or(Ok(()), Err)
     }
 
     async fn expire(&self, retention: &Retention, budget: usize) -> Result<Expired, StoreError> {

@@ -92,7 +92,8 @@ pub(super) fn open_files<B: StorageBackend>(
         caps: options.caps,
         expiry: Mutex::default(),
         read_failure: Mutex::default(),
-        damage: Damage::default(),
+        registrations_damage: Damage::default(),
+        requests_damage: Damage::default(),
         _lock: lock,
     };
     Ok(RedbStore(Arc::new(inner)))

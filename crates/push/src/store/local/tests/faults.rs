@@ -312,6 +312,39 @@ async fn a_key_that_cannot_be_read_is_of_one_owner() {
     assert_eq!(store.registrations(&devices[1].key).await.unwrap().len(), 1);
 }
 
+/// The disk does not read the keys for a while: that passes, and meanwhile nothing is said of other files.
+#[tokio::test(start_paused = true)]
+async fn keys_that_cannot_be_read_for_a_while_are_believed_later() {
+    let disk = FaultyDisk::new(1);
+    let store = make(&disk, &Fuse::default());
+    let devices: Vec<_> = (0..16).map(|owner| device(owner, 0)).collect();
+    let registered = join_all(devices.iter().map(|device| store.register(registration(device, 1)))).await;
+    assert!(registered.iter().all(|outcome| matches!(outcome, Ok(Registered::Done(_)))));
+    let keys = bytes_of(&disk, KEYS);
+    let file = disk.open(Path::new(KEYS)).unwrap();
+    file.truncate(slots::offset(0)).unwrap();
+    let mut finals = 0;
+    for device in &devices {
+        // Versions and claims are read from other files, as often as one likes.
+        for number in 0..100_u64 {
+            assert_eq!(store.version(device).await.unwrap(), Some(1));
+            let claimed = store.claim(vec![claim_key(&number.to_be_bytes(), device)], START).await;
+            assert_eq!(claimed.unwrap(), [Claim::Won]);
+        }
+        let told = store.registrations(&device.key).await.unwrap_err();
+        finals += u32::from(told.is_of_one_owner());
+    }
+    assert_eq!(finals, 8);
+    assert!(matches!(store.health(), Err(StoreError::Damaged)));
+
+    write_all_at(file.as_ref(), &keys, 0).unwrap();
+    for device in &devices {
+        assert_eq!(store.registrations(&device.key).await.unwrap().len(), 1);
+    }
+    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    store.health().unwrap();
+}
+
 /// The file of keys cannot grow for a while: whoever needs no new slot is served, and everybody is later.
 #[tokio::test]
 async fn a_key_file_that_cannot_grow_refuses_and_goes_on() {
