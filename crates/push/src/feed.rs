@@ -45,9 +45,14 @@ use notes::Notes;
 use source::Source;
 use stream::Reader;
 
-/// Messages that may wait until they are tried again, and their bytes; and as many that may wait for the provider. They
-/// hold up nobody else.
+/// Messages that may wait until they are tried again, and as many that may wait for the provider. They hold up nobody
+/// else until there are so many, and then everybody: each of them is owed an answer.
 const MAX_WAITING: usize = 1024;
+/// Queries that may wait for others, and those of them about owners with much to read: as many as are answered within
+/// some seconds. More are dropped instead of holding up anybody, since anybody can send any number of them.
+const MAX_QUERIES: usize = 4096;
+const MAX_LONG_QUERIES: usize = 256;
+/// Bytes of those that wait, of each kind.
 const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
 /// A message that is at work for longer is worth a look: it waits for something that may never come.
 const WORRYING_AGE: Duration = Duration::from_secs(5 * 60);
@@ -103,10 +108,13 @@ struct State {
     source: Source,
     /// Messages that were taken and are not dealt with, and since when.
     in_progress: BTreeMap<u64, Instant>,
-    /// Those of them that could not be dealt with and are tried again later, and queries that wait for others.
+    /// Those of them that could not be dealt with and are tried again later.
     for_another_attempt: Waiting,
     /// Those of them that wait for the provider. Apart: one that hangs fills this, and answers that nobody takes do not.
     for_the_provider: Waiting,
+    /// Queries that wait for others, and those about owners with much to read.
+    for_queries: Waiting,
+    for_long_queries: Waiting,
     /// The newest record of the archive, as far as is known.
     head: u64,
     /// When the archive was heard last, or could not be because nothing was taken.
@@ -153,6 +161,8 @@ impl Feed {
             in_progress: BTreeMap::new(),
             for_another_attempt: Waiting::default(),
             for_the_provider: Waiting::default(),
+            for_queries: Waiting::default(),
+            for_long_queries: Waiting::default(),
             head: 0,
             heard: Instant::now(),
             connected: false,
@@ -318,8 +328,8 @@ impl Shared {
 }
 
 impl Waiting {
-    fn has_room(&self) -> bool {
-        self.count < MAX_WAITING && self.bytes < MAX_WAITING_BYTES
+    fn has_room(&self, most: usize) -> bool {
+        self.count < most && self.bytes < MAX_WAITING_BYTES
     }
 }
 
@@ -333,10 +343,11 @@ impl State {
 
     /// Whether another message may be taken.
     fn may_take(&self, max_in_progress: usize) -> bool {
-        let waiting = [&self.for_another_attempt, &self.for_the_provider];
-        let count: usize = waiting.iter().map(|waiting| waiting.count).sum();
-        let at_work = self.in_progress.len().saturating_sub(count);
-        !self.paused && at_work < max_in_progress && waiting.iter().all(|waiting| waiting.has_room())
+        let owed = [&self.for_another_attempt, &self.for_the_provider];
+        let waiting: usize = owed.iter().map(|waiting| waiting.count).sum();
+        let queries = self.for_queries.count + self.for_long_queries.count;
+        let at_work = self.in_progress.len().saturating_sub(waiting + queries);
+        !self.paused && at_work < max_in_progress && owed.iter().all(|waiting| waiting.has_room(MAX_WAITING))
     }
 
     /// How long the oldest message is at work.

@@ -17,13 +17,15 @@ use poste_wire::status::proto::{
 use poste_wire::status::{ApplicationMessage, HashedPublicKey, PushMessage, TopicName};
 
 use crate::device::Device;
-use crate::server::{Decision, Limited, PushServer, Taken, Unanswered, When, compute};
+use crate::server::{Decision, Limited, Opened, PushServer, Taken, Unanswered, When, compute};
 use crate::store::{Registration, StoreError};
-use look_ups::Found;
-pub(crate) use look_ups::LookUps;
+pub(crate) use look_ups::{Found, LookUps};
 
-/// What of an answer is not limited: it costs no more than any other message's answer. About a thousand contacts.
+/// What of an answer is not limited by how often an owner is asked about, only by how many queries are answered at a
+/// time. About a thousand contacts.
 const SHORT_BYTES: usize = 64 * 1024;
+/// Owners with much to read whom one query may be about: they are read one by one. Clients ask about one.
+const LONG_OWNERS: usize = 4;
 
 impl PushServer {
     /// On a query topic only about its owners, unlike deployed servers: or one query on any topic could use up what a
@@ -37,10 +39,7 @@ impl PushServer {
         when: When,
         taken: &mut Taken,
     ) -> Decision {
-        let query =
-            PushNotificationQuery::read(message.payload.clone()).map_err(|_| Unanswered::Unreadable)?;
-        let asked: BTreeSet<HashedPublicKey> =
-            query.public_keys.iter().filter_map(|key| HashedPublicKey::try_from(&key[..]).ok()).collect();
+        let asked = asked(message).ok_or(Unanswered::Unreadable)?;
         let longest = self.settings.max_query_answer_bytes;
         let mut room = longest.min(SHORT_BYTES);
         if topic.is_none()
@@ -51,7 +50,12 @@ impl PushServer {
         let mut answer = Vec::new();
         let (mut named, mut left_out) = (0, 0);
         let mut why_not = Unanswered::NothingKnown;
+        let mut long_owners = 0;
         for owner in asked.iter().filter(|owner| self.listens_for(owner, topic)) {
+            if long_owners >= LONG_OWNERS && self.look_ups.was_long(owner) {
+                self.metrics.refusal("long_query");
+                continue;
+            }
             let found = match self.devices_of(*owner).await {
                 Ok(found) => found,
                 Err(error) => {
@@ -60,6 +64,7 @@ impl PushServer {
                     continue;
                 }
             };
+            long_owners += usize::from(found.is_long());
             left_out += found.left_out;
             let bytes: usize = found.devices.iter().map(Vec::len).sum();
             if answer.len() + bytes > room && room < longest {
@@ -89,6 +94,19 @@ impl PushServer {
         Ok(answer)
     }
 
+    /// Whether it is a query about somebody with so much to read that it takes its time.
+    pub(crate) fn takes_long(&self, opened: &Opened) -> bool {
+        let asked = opened.query().and_then(asked);
+        asked.is_some_and(|asked| asked.iter().any(|owner| self.look_ups.was_long(owner)))
+    }
+
+    /// Ends a query for which too many others wait, and tells nobody: who asks needs an answer soon, and asks again.
+    pub(crate) fn drop_query(&self, opened: &mut Opened) {
+        self.metrics.refusal("waiting_queries");
+        self.metrics.message("dropped");
+        opened.release();
+    }
+
     /// On this topic, or on any.
     fn listens_for(&self, owner: &HashedPublicKey, topic: Option<Topic>) -> bool {
         let topic = topic.unwrap_or_else(|| TopicName::query(owner).topic());
@@ -106,6 +124,12 @@ impl PushServer {
         };
         self.look_ups.of(owner, read).await
     }
+}
+
+/// Whom a query is about, if it can be read.
+fn asked(message: &ApplicationMessage) -> Option<BTreeSet<HashedPublicKey>> {
+    let query = PushNotificationQuery::read(message.payload.clone()).ok()?;
+    Some(query.public_keys.iter().filter_map(|key| HashedPublicKey::try_from(&key[..]).ok()).collect())
 }
 
 /// What answers of so many bytes say of devices. Bytes of their own: nothing keeps the rows in memory.

@@ -1,5 +1,5 @@
 //! How many messages are at work at a time, and how long requests wait to be among them: a provider that hangs keeps
-//! them, and they keep nobody else. Nor do queries.
+//! them, and they keep nobody else. Nor do queries; nor do those about owners with much to read keep the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,11 @@ use tracing::{info, warn};
 
 /// The part of all places that requests may take. They wait for the provider, and all others must not wait for them.
 const REQUESTS_OF_PLACES: (usize, usize) = (3, 4);
-/// The part that queries may take. Those about owners with much to read are slow, and anybody can send many.
+/// The part that queries may take: anybody can send many. They keep theirs until the answer is published, or those that
+/// come faster than a gateway mines would take what others have.
 const QUERIES_OF_PLACES: (usize, usize) = (1, 8);
+/// The part, besides, of those about owners with much to read, who are read one by one.
+const LONG_QUERIES_OF_PLACES: (usize, usize) = (1, 64);
 /// How long a request waits for a place. Many that come at once are worth the wait; a provider that hangs is not.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -25,6 +28,7 @@ struct Inner {
     all: Semaphore,
     requests: Semaphore,
     queries: Semaphore,
+    long_queries: Semaphore,
     /// When so many of these are free, the provider keeps up again.
     enough: usize,
     /// Requests have waited too long, and others do not begin to wait.
@@ -42,6 +46,7 @@ impl Places {
             all: Semaphore::new(all),
             requests: Semaphore::new(requests),
             queries: Semaphore::new(part_of(QUERIES_OF_PLACES)),
+            long_queries: Semaphore::new(part_of(LONG_QUERIES_OF_PLACES)),
             enough: requests / 2,
             is_stuck: AtomicBool::new(false),
         }))
@@ -73,13 +78,19 @@ impl Places {
         place.ok()?.ok()
     }
 
-    /// One of those of queries, which they need besides, as soon as there is one. `waiting` is as for requests.
-    pub(super) async fn of_queries<W>(&self, waiting: impl FnOnce() -> W) -> Option<Place<'_>> {
-        if let Ok(place) = self.0.queries.try_acquire() {
+    /// One of those of queries, which they need besides, as soon as there is one. `waiting` is as for requests; None if
+    /// it gives nothing, because too many wait.
+    pub(super) async fn of_queries<W>(
+        &self,
+        are_long: bool,
+        waiting: impl FnOnce() -> Option<W>,
+    ) -> Option<Place<'_>> {
+        let places = if are_long { &self.0.long_queries } else { &self.0.queries };
+        if let Ok(place) = places.try_acquire() {
             return Some(place);
         }
-        let _waiting = waiting();
-        self.0.queries.acquire().await.ok()
+        let _waiting = waiting()?;
+        places.acquire().await.ok()
     }
 }
 

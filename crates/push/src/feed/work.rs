@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::places::Places;
-use super::{Shared, State, Waiting, back_off};
+use super::{MAX_LONG_QUERIES, MAX_QUERIES, Shared, State, Waiting, back_off};
 use crate::answer::{AnswerKind, PublishError};
 use crate::server::{Incoming, Opened, PushServer, compute};
 
@@ -170,8 +170,18 @@ impl Attempts {
     async fn attempt(&self, shared: &Shared, opened: &mut Opened) -> Option<Result<bool, PublishError>> {
         let mut of_its_kind = None;
         if opened.kind() == Some(AnswerKind::Query) {
-            let waiting = || shared.wait_with(opened.bytes(), |state| &mut state.for_another_attempt);
-            of_its_kind = Some(self.places.of_queries(waiting).await?);
+            let are_long = self.server.takes_long(opened);
+            let (pool, most): (Pool, _) = if are_long {
+                (|state| &mut state.for_long_queries, MAX_LONG_QUERIES)
+            } else {
+                (|state| &mut state.for_queries, MAX_QUERIES)
+            };
+            let waiting = || shared.wait_if_room(opened.bytes(), pool, most);
+            of_its_kind = self.places.of_queries(are_long, waiting).await;
+            if of_its_kind.is_none() {
+                self.server.drop_query(opened);
+                return Some(Ok(true));
+            }
         } else if opened.asks_provider() {
             let waiting = || shared.wait_with(opened.bytes(), |state| &mut state.for_the_provider);
             of_its_kind = self.places.of_requests(waiting).await;
@@ -227,11 +237,19 @@ impl Drop for WaitingIn<'_> {
 
 impl Shared {
     fn wait_with(&self, bytes: usize, pool: Pool) -> WaitingIn<'_> {
+        self.wait_in(&mut self.state.lock(), bytes, pool)
+    }
+
+    /// None if too many wait.
+    fn wait_if_room(&self, bytes: usize, pool: Pool, most: usize) -> Option<WaitingIn<'_>> {
         let mut state = self.state.lock();
-        let waiting = pool(&mut state);
+        pool(&mut state).has_room(most).then(|| self.wait_in(&mut state, bytes, pool))
+    }
+
+    fn wait_in(&self, state: &mut State, bytes: usize, pool: Pool) -> WaitingIn<'_> {
+        let waiting = pool(state);
         waiting.count += 1;
         waiting.bytes += bytes;
-        drop(state);
         self.changed.notify_one();
         WaitingIn { shared: self, pool, bytes }
     }

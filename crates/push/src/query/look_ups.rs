@@ -2,7 +2,8 @@
 //! the same person cost hardly more than one, and nobody is turned away for the others.
 //!
 //! Owners with long rows have a lane of their own, where one is read at a time: however many they are, and however often
-//! they are asked about, all others are read beside them.
+//! they are asked about, all others are read beside them. What they wait with before they come here is apart, too: see
+//! [`LookUps::was_long`].
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -33,6 +34,13 @@ pub(crate) struct Found {
     pub(crate) left_out: u64,
     /// Bytes of the rows.
     pub(crate) bytes: usize,
+}
+
+impl Found {
+    /// Rows that take a while to read.
+    pub(crate) fn is_long(&self) -> bool {
+        self.bytes > LONG_BYTES
+    }
 }
 
 type LookUp = OnceCell<Result<Arc<Found>, StoreError>>;
@@ -75,16 +83,25 @@ impl LookUps {
         let waits = Waits { look_ups: self, owner, look_up: &look_up };
         let found = look_up.get_or_init(async || {
             let _turn = self.turns.take(owner).await;
-            let was_long = &self.were_long[self.hasher.hash_one(owner) as usize % MARKS];
+            let was_long = self.mark(&owner);
             let lane = if was_long.load(Ordering::Relaxed) { &self.long } else { &self.short };
             let _rows_in_memory = lane.acquire().await;
             // Whoever comes from here on may know of a change that this one does not see.
             waits.begin();
             let found = read().await?;
-            was_long.store(found.bytes > LONG_BYTES, Ordering::Relaxed);
+            was_long.store(found.is_long(), Ordering::Relaxed);
             Ok(Arc::new(found))
         });
         found.await.clone()
+    }
+
+    /// Whether an owner's rows were long when they were last read. The first time nobody knows.
+    pub(crate) fn was_long(&self, owner: &HashedPublicKey) -> bool {
+        self.mark(owner).load(Ordering::Relaxed)
+    }
+
+    fn mark(&self, owner: &HashedPublicKey) -> &AtomicBool {
+        &self.were_long[self.hasher.hash_one(owner) as usize % MARKS]
     }
 }
 

@@ -145,6 +145,13 @@ impl PushServer {
 }
 
 impl Opened {
+    /// Lets go of its segments: it is dealt with, and a restart need not read them again.
+    pub(crate) fn release(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            hold.release();
+        }
+    }
+
     /// What it will be answered as, if it is.
     #[must_use]
     pub fn kind(&self) -> Option<AnswerKind> {
@@ -163,6 +170,15 @@ impl Opened {
     #[must_use]
     pub(crate) fn asks_provider(&self) -> bool {
         matches!(self.progress, Progress::Message(_)) && self.kind() == Some(AnswerKind::Request)
+    }
+
+    /// The query that it is, if it is one.
+    #[must_use]
+    pub(crate) fn query(&self) -> Option<&ApplicationMessage> {
+        match &self.progress {
+            Progress::Message(message) if self.kind() == Some(AnswerKind::Query) => Some(message),
+            _ => None,
+        }
     }
 
     /// So many bytes are in memory for it.

@@ -11,7 +11,8 @@ use poste_wire::status::segment::split;
 use super::*;
 use crate::answer::AnswerKind;
 use crate::feed::places::PATIENCE;
-use crate::feed::{Feed, FeedChecks, FeedSettings};
+use crate::feed::{Feed, FeedChecks, FeedSettings, MAX_LONG_QUERIES, MAX_QUERIES};
+use crate::query::Found;
 use crate::server::tests::client::{Client, partitioned, seal};
 use crate::server::tests::{Event, NOW, Rig, World};
 use crate::store::{MemoryStore, RegistrationStore};
@@ -153,6 +154,61 @@ async fn queries_that_wait_hold_up_nobody_else() {
     bench.until(|bench| bench.answers(AnswerKind::Query) == 20).await;
     bench.work.all().await;
     assert_eq!(bench.in_progress(), 0);
+}
+
+/// Queries about somebody with much to read, which take the whole lane of those: more than may wait.
+#[tokio::test(start_paused = true)]
+async fn queries_about_owners_with_much_to_read_hold_up_no_other_query() {
+    let rig = Rig::new().await;
+    let (owner, other, asker) = (Client::new(1), Client::new(2), Client::new(3));
+    for client in [&owner, &other] {
+        client.register(&rig, &client.registration(1)).await.unwrap();
+    }
+    rig.world.take_answers();
+    let mut bench = Bench::of(rig).await;
+    let server = Arc::clone(&bench.work.server);
+    let long = async || Ok(Found { bytes: usize::MAX, ..Found::default() });
+    server.look_ups.of(owner.hash(), long).await.unwrap();
+    let mut reading = Box::pin(server.look_ups.of(owner.hash(), async || std::future::pending().await));
+    assert!((&mut reading).now_or_never().is_none());
+    let query = asker.query_message(&[&owner]);
+    for _ in 0..1 + MAX_LONG_QUERIES + 20 {
+        bench.begin(&query);
+    }
+    bench.until(|bench| bench.in_progress() == 1 + MAX_LONG_QUERIES).await;
+    assert_eq!(bench.work.shared.state.lock().for_long_queries.count, MAX_LONG_QUERIES);
+    assert!(bench.may_take());
+    bench.begin(&asker.query_message(&[&other]));
+    bench.begin(&other.sealed_registration(&other.registration(2)));
+    bench
+        .until(|bench| bench.answers(AnswerKind::Query) + bench.answers(AnswerKind::Registration) == 2)
+        .await;
+    assert_eq!(bench.in_progress(), 1 + MAX_LONG_QUERIES);
+    drop(reading);
+    bench.work.all().await;
+    assert_eq!((bench.in_progress(), bench.answers(AnswerKind::Query)), (0, 1 + MAX_LONG_QUERIES + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn queries_that_find_too_many_waiting_are_dropped_and_others_taken() {
+    let rig = Rig::new().await;
+    let owner = Client::new(1);
+    owner.register(&rig, &owner.registration(1)).await.unwrap();
+    rig.world.take_answers();
+    let mut bench = Bench::of(rig).await;
+    let query = Client::new(2).query_message(&[&owner]);
+    let places = bench.work.places.clone();
+    let place = places.of_queries(false, || None::<()>).await.unwrap();
+    bench.begin(&query);
+    bench.until(|bench| bench.work.shared.state.lock().for_queries.count == 1).await;
+    bench.work.shared.state.lock().for_queries.count += MAX_QUERIES - 1;
+    bench.begin(&query);
+    bench.until(|bench| bench.in_progress() == 1).await;
+    assert!(bench.may_take());
+    bench.work.shared.state.lock().for_queries.count -= MAX_QUERIES - 1;
+    drop(place);
+    bench.work.all().await;
+    assert_eq!((bench.in_progress(), bench.answers(AnswerKind::Query)), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

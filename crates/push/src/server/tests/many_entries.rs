@@ -50,6 +50,27 @@ async fn one_long_registration_is_opened_once() {
     assert_eq!((rig.world.sent_count(), rig.store.devices_looked_up()), (1, 1));
 }
 
+/// The first time nobody knows how long each is.
+#[tokio::test]
+async fn one_query_has_few_owners_read_who_are_known_to_be_long() {
+    let rig = Rig::new().await;
+    let owners = [1, 2, 3, 4, 5, 6].map(Client::new);
+    for owner in &owners {
+        let mut registration = owner.registration(1);
+        registration.blocked_chat_list = vec![Bytes::from_static(&[11; 64]); 10_000];
+        registration.muted_chat_list = vec![Bytes::from_static(&[12; 64]); 10_000];
+        put(&rig, owner, registration).await;
+    }
+    let rig = rig.restarted().await;
+    let about: Vec<_> = owners.iter().collect();
+    for (asker, named) in [(10, 6), (11, 4)] {
+        let asker = Client::new(asker);
+        let query = asker.query_message(&about);
+        assert_eq!(rig.bring_sealed(&query).await, Handled::Answered(AnswerKind::Query));
+        assert_eq!(asker.read_query_answer(&rig, &query).len(), named);
+    }
+}
+
 #[tokio::test]
 async fn a_thousand_devices_are_reported_in_their_order() {
     let rig = Rig::new().await;
