@@ -126,7 +126,7 @@ struct Attempts {
 struct Trying {
     pause: Duration,
     has_failed: bool,
-    /// When all gateways first refused the answer.
+    /// When all gateways first refused the answer, of the times since nobody could be asked.
     refused_at: Option<Instant>,
 }
 
@@ -159,7 +159,11 @@ impl Attempts {
                     }
                     (refused.to_string(), LAST_PAUSE_OF_REFUSED)
                 }
-                Err(error) => (error.to_string(), LAST_PAUSE),
+                Err(error) => {
+                    // Nobody refused it this time: the hours begin anew.
+                    trying.refused_at = None;
+                    (error.to_string(), LAST_PAUSE)
+                }
             };
             self.wait(shared, &mut trying, opened.bytes(), &cause, longest).await?;
         }

@@ -248,3 +248,23 @@ async fn an_answer_that_all_gateways_refuse_for_hours_is_given_up() {
     assert_eq!(bench.work.shared.metrics.given_up.get(), 1);
     assert_eq!(bench.store.counts().await.unwrap().registrations, 1, "what it asked for was done");
 }
+
+#[tokio::test(start_paused = true)]
+async fn hours_in_which_no_gateway_could_be_asked_are_no_refusal() {
+    let rig = Rig::new().await;
+    rig.world.takes_frames.store(0, Ordering::Relaxed);
+    let mut bench = Bench::of(rig).await;
+    let client = Client::new(1);
+    bench.begin(&client.sealed_registration(&client.registration(1)));
+    bench.until(|bench| bench.work.shared.state.lock().for_another_attempt.count == 1).await;
+    bench.world.is_gateway_away.store(true, Ordering::Relaxed);
+    let tried = bench.work.shared.metrics.retries.get();
+    tokio::time::advance(2 * REFUSED_FOR).await;
+    bench.until(|bench| bench.work.shared.metrics.retries.get() > tried).await;
+    bench.world.is_gateway_away.store(false, Ordering::Relaxed);
+    let began = Instant::now();
+    bench.work.all().await;
+    let minutes = began.elapsed().as_secs() / 60;
+    assert!((360..=361).contains(&minutes), "{minutes} min");
+    assert_eq!(bench.work.shared.metrics.given_up.get(), 1);
+}
