@@ -319,10 +319,16 @@ impl RegistrationStore for RedbStore {
     }
 
     fn health(&self) -> Result<(), StoreError> {
-        let failure = self.0.registrations.failure().or_else(|| self.0.requests.failure());
-        let failure = failure.or_else(|| self.0.read_failure.lock().clone());
-        let damage = || self.0.registrations_damage.health().or_else(|| self.0.requests_damage.health());
-        failure.or_else(damage).map_or(Ok(()), Err)
+        let failures = [
+            self.0.registrations.failure(),
+            self.0.requests.failure(),
+            self.0.read_failure.lock().clone(),
+            self.0.registrations_damage.health(),
+            self.0.requests_damage.health(),
+        ];
+        // First what a restart helps.
+        let failure = failures.into_iter().flatten().min_by_key(|error| matches!(error, StoreError::Damaged));
+        failure.map_or(Ok(()), Err)
     }
 
     async fn expire(&self, retention: &Retention, budget: usize) -> Result<Expired, StoreError> {

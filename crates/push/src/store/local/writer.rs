@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use redb::{Database, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::StoreError;
+use super::super::{ErrorKind, StoreError};
 use super::open::begin;
 
 /// The most jobs of one transaction.
@@ -130,7 +130,7 @@ impl<A: Aside> Writer<A> {
         failure.filter(|failure| !failure.is_of_one_owner()).unwrap_or(StoreError::Closed)
     }
 
-    /// Why nothing is written any more, if so.
+    /// Why nothing is written, if so: [`StoreError::Damaged`] as long as the tables cannot be read, others for good.
     pub(super) fn failure(&self) -> Option<StoreError> {
         let failure = self.failure.lock().clone();
         failure.or_else(|| {
@@ -174,8 +174,21 @@ fn run<A: Aside>(
             gather(&mut jobs, &mut group);
         }
         is_busy = group.len() > 1;
-        match commit(writing, database, &mut aside, &mut group) {
-            Ok(()) => group.into_iter().for_each(|job| job.tell(Ok(()))),
+        let mut step = Step::Beginning;
+        let commit = || commit(writing, database, &mut aside, &mut group, &mut step);
+        let outcome = catch_unwind(AssertUnwindSafe(commit))
+            .unwrap_or_else(|_| Err(StoreError::corrupt(writing.name, "something in it cannot be read")));
+        match outcome {
+            Ok(()) => {
+                failure.lock().take();
+                group.into_iter().for_each(|job| job.tell(Ok(())));
+            }
+            // Nothing was changed, and it would be the same after a restart.
+            Err(error) if step == Step::Beginning && error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(file = writing.name, %error, "nothing is written until it can be read");
+                *failure.lock() = Some(StoreError::Damaged);
+                group.into_iter().for_each(|job| job.tell(Err(StoreError::Damaged)));
+            }
             Err(error) => {
                 tracing::error!(file = writing.name, %error, "nothing is written until the store is opened again");
                 // Set while the jobs of the group and of the queue are still there: when they are dropped, their
@@ -185,6 +198,14 @@ fn run<A: Aside>(
             }
         }
     }
+}
+
+/// How far a transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Its tables are being opened.
+    Beginning,
+    Changing,
 }
 
 /// Takes what waits.
@@ -213,11 +234,14 @@ fn commit<A: Aside>(
     database: &Database,
     aside: &mut A,
     group: &mut Vec<Box<dyn Job<A>>>,
+    step: &mut Step,
 ) -> Result<(), StoreError> {
     while !group.is_empty() {
+        *step = Step::Beginning;
         let transaction = begin(database)?;
         let failed = {
             let mut tables = A::tables(&transaction)?;
+            *step = Step::Changing;
             let mut jobs = group.iter_mut().enumerate();
             jobs.find_map(|(number, job)| Some((number, attempt(job.as_mut(), &mut tables, aside).err()?)))
         };

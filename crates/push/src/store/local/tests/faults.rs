@@ -287,6 +287,33 @@ async fn damage_of_much_of_the_store_is_nobodys_own() {
     }
 }
 
+/// The pages that say where the tables are cannot be read, which a restart does not help: the writer stays, and writes when
+/// they can be read again.
+#[tokio::test]
+async fn tables_that_cannot_be_read_end_no_writer() {
+    for (name, bytes) in [(REGISTRATIONS, 0xff), (REQUESTS, 0xff), (REGISTRATIONS, 1), (REQUESTS, 1)] {
+        let disk = FaultyDisk::new(1);
+        drop(make(&disk, &Fuse::default()));
+        let uncached = Options { cache_bytes: 0, ..options(Caps::default()) };
+        let files = backends(&disk, [&Fuse::default(); 3]);
+        let store = open_files(files, &STORE_ID, uncached, Box::new(|| 0), None).unwrap();
+        let whole = bytes_of(&disk, name);
+        let file = disk.open(Path::new(name)).unwrap();
+        write_all_at(file.as_ref(), &vec![bytes; whole.len() - 4096], 4096).unwrap();
+        let change = async |store: &RedbStore| match name {
+            REGISTRATIONS => store.register(registration(&device(1, 0), 1)).await.map(drop),
+            _ => store.claim(vec![claim_key(b"id", &device(1, 0))], START).await.map(drop),
+        };
+        for _ in 0..3 {
+            assert!(matches!(change(&store).await, Err(StoreError::Damaged)), "{name}, {bytes}");
+            assert!(matches!(store.health(), Err(StoreError::Damaged)));
+        }
+        write_all_at(file.as_ref(), &whole, 0).unwrap();
+        change(&store).await.unwrap();
+        store.health().unwrap();
+    }
+}
+
 /// A place of the file of keys that cannot be read: the others are served, and who registers again is, too.
 #[tokio::test]
 async fn a_key_that_cannot_be_read_is_of_one_owner() {
