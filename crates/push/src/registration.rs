@@ -109,7 +109,7 @@ impl PushServer {
         if claimed.registration.unregister {
             // Also of what never came, by anybody: the store bounds how many versions it keeps, and a rate for all
             // strangers would be used up by one, so that what others take back comes back later.
-            return self.unregister(&claimed).await;
+            return self.unregister(&claimed, stored.is_some()).await;
         }
         let token_type = check(&claimed.registration, &message.signer, &self.public)?;
         self.save(claimed, token_type, taken).await
@@ -151,15 +151,24 @@ impl PushServer {
         Ok(())
     }
 
-    async fn unregister(&self, claimed: &Claimed) -> Result<(), NotMade> {
+    async fn unregister(&self, claimed: &Claimed, is_known: bool) -> Result<(), NotMade> {
         let at_unix_s = claimed.when.now.as_secs();
+        let remember = async || {
+            let answer = (AnswerId(claimed.came_in.0), UNREGISTERED.to_vec());
+            let remembered = self.store.finish(Vec::new(), Some(answer), at_unix_s).await;
+            remembered.map_err(|error| self.internal(&error))
+        };
         // Remembered first: it counts only once the device is forgotten with this version, and between the two
-        // nothing can be lost.
-        let answer = (AnswerId(claimed.came_in.0), UNREGISTERED.to_vec());
-        let remembered = self.store.finish(Vec::new(), Some(answer), at_unix_s).await;
-        remembered.map_err(|error| self.internal(&error))?;
+        // nothing can be lost. But of a device that nobody has heard of only if there is room for it: anybody could fill
+        // the disk, and a crash in between tells nobody but a stranger of another version.
+        if is_known {
+            remember().await?;
+        }
         let done = self.store.unregister(&claimed.device, claimed.registration.version, at_unix_s).await;
         let done = done.map_err(|error| self.internal(&error))?;
+        if !is_known && matches!(done, Registered::Done(_)) {
+            remember().await?;
+        }
         if let Registered::Done(owner) = done
             && owner.registrations == 0
         {

@@ -119,6 +119,9 @@ impl PushServer {
                 Some((entry, report))
             })
             .collect();
+        if reported.is_empty() && !delivered.is_complete {
+            return Err(Unanswered::InProgress);
+        }
         let is_final = delivered.is_complete && reported.iter().all(|(_, report)| report.is_final());
         let is_worth_it = reported.iter().any(|(_, report)| report.is_of_known_token());
         let reports = reported.into_iter().map(|(entry, report)| self.report(entry, report)).collect();
@@ -218,8 +221,9 @@ impl PushServer {
             return Found::WrongToken;
         }
         let why_not = filter::reason(entry.kind, &entry.asked, registration, self.settings.honour_enabled);
-        deliveries
-            .add(row, now, why_not, || notification::build(entry.kind, &entry.asked, row, registration, now));
+        deliveries.add(row, &entry.asked, now, why_not, || {
+            notification::build(entry.kind, &entry.asked, row, registration, now)
+        });
         Found::Delivery
     }
 

@@ -30,7 +30,7 @@ use crate::store::{RegistrationStore, StoreError};
 use crate::topics::{Derivations, QueryTopics, TopicFeed};
 use crate::turns::Turns;
 pub use limits::{LimitSettings, Rate};
-pub(crate) use limits::{Limited, Limits, When};
+pub(crate) use limits::{Limited, Limits, Toll, When};
 pub use open::Opened;
 pub(crate) use open::compute;
 use open::{Channel, Progress};
@@ -387,9 +387,23 @@ impl PushServer {
         allows
     }
 
-    /// The notification for which a token was taken was not sent.
-    pub(crate) fn give_back(&self, what: Limited, owner: &HashedPublicKey) {
-        self.limits.give_back(what, owner);
+    /// Whether a notification may be sent, or be held back, as far as the limits go; counted if not.
+    pub(crate) fn takes_toll(&self, toll: &Toll, when: When) -> bool {
+        let takes = self.limits.take_toll(toll, when.now);
+        if !takes {
+            self.metrics.refusal("notifications_too_fast");
+        }
+        takes
+    }
+
+    /// The notification was not sent, or another one has its claim.
+    pub(crate) fn give_toll_back(&self, toll: &Toll) {
+        self.limits.give_toll_back(toll);
+    }
+
+    /// The claim on what is held back was not won.
+    pub(crate) fn give_claim_back(&self, receiver: &HashedPublicKey) {
+        self.limits.give_claim_back(receiver);
     }
 
     /// Counts a failure of the store and logs it.

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use poste_provider::{Notification, Outcome};
+use poste_wire::status::proto::PushNotification;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::pace::Trouble;
-use crate::server::{Limited, PushServer, StoreAway, Unanswered, When};
+use crate::server::{Limited, PushServer, StoreAway, Toll, When};
 use crate::store::{Claim, ClaimEnd, ClaimKey, DeviceId, Registration};
 
 /// A note that a device was reached is worth a write to disk only so often.
@@ -16,8 +18,10 @@ const NOTE_EVERY_S: u64 = 24 * 60 * 60;
 
 /// In front of the message id in claims on what is held back. Message ids are 32 bytes of a hash.
 const HELD_BACK: &[u8] = b"held back ";
+/// The same of one author, in one chat: in front of a hash of both and the message id.
+const HELD_BACK_OF: &[u8] = b"held back of ";
 
-/// Those of a notification that is sent, and of one that is held back.
+/// The claims on a message to a device: of what is sent, and of what is held back, whomever of.
 fn claim_keys(message_id: &[u8], device: &DeviceId) -> [ClaimKey; 2] {
     [message_id.to_vec(), [HELD_BACK, message_id].concat()]
         .map(|message_id| ClaimKey { message_id, device: device.clone() })
@@ -52,20 +56,36 @@ pub(super) struct Deliveries {
     wanted: BTreeMap<DeviceId, Wanted>,
 }
 
-enum Wanted {
+struct Wanted {
+    /// A hash of its type, chat and author.
+    about: [u8; 32],
+    kind: Kind,
+}
+
+enum Kind {
     Notification {
         notification: Notification,
         /// Whether it is to be noted that the device was reached.
         is_note_due: bool,
     },
-    /// By us and not by the receiver: why.
+    /// By us and not by the receiver: why, the value of a metric's label.
     HeldBack(&'static str),
+}
+
+/// What may be sent or held back now.
+struct Due {
+    device: DeviceId,
+    kind: Kind,
+    toll: Toll,
+    /// The first decides. None for what is held back and not claimed.
+    claims: Vec<ClaimKey>,
 }
 
 /// What became of a notification whose claim was won.
 struct Sent {
-    claim: ClaimKey,
-    limited: Limited,
+    device: DeviceId,
+    toll: Toll,
+    claims: Vec<ClaimKey>,
     /// Whether it is to be noted that the device was reached, if it was.
     is_note_due: bool,
     delivery: Delivery,
@@ -83,22 +103,23 @@ pub(super) struct Delivered {
     pub(super) is_complete: bool,
 }
 
-impl Wanted {
-    /// What is held back is claimed apart: or whoever is blocked could use up a notification that is not.
-    fn claim_key(&self, message_id: &[u8], device: &DeviceId) -> ClaimKey {
+impl Kind {
+    /// What is held back is claimed apart: or whoever is blocked could use up a notification that is not. It is claimed
+    /// for its author and chat, so that the first request of each takes as long as one that is sent; and for all, so that a
+    /// later one meets a claim, whoever asks.
+    fn claim_keys(&self, about: &[u8; 32], message_id: &[u8], device: &DeviceId) -> Vec<ClaimKey> {
         let [notification, held_back] = claim_keys(message_id, device);
         match self {
-            Self::Notification { .. } => notification,
-            Self::HeldBack(_) => held_back,
+            Self::Notification { .. } => vec![notification],
+            Self::HeldBack(_) => {
+                let message_id = [HELD_BACK_OF, about, message_id].concat();
+                vec![ClaimKey { message_id, device: device.clone() }, held_back]
+            }
         }
     }
 
-    /// Which tokens it takes.
-    fn limited(&self) -> Limited {
-        match self {
-            Self::Notification { .. } => Limited::Notifications,
-            Self::HeldBack(_) => Limited::HeldBack,
-        }
+    fn is_held_back(&self) -> bool {
+        matches!(self, Self::HeldBack(_))
     }
 }
 
@@ -111,21 +132,22 @@ impl Deliveries {
     pub(super) fn add(
         &mut self,
         row: &Registration,
+        asked: &PushNotification,
         now: Duration,
         why_held_back: Option<&'static str>,
         notification: impl FnOnce() -> Notification,
     ) {
-        let known = self.wanted.get(&row.device);
-        let wanted = match (known, why_held_back) {
-            (Some(Wanted::Notification { .. }), _) | (Some(_), Some(_)) => return,
-            (None, Some(why)) => Wanted::HeldBack(why),
+        let known = self.wanted.get(&row.device).map(|known| known.kind.is_held_back());
+        let kind = match (known, why_held_back) {
+            (Some(false), _) | (Some(_), Some(_)) => return,
+            (None, Some(why)) => Kind::HeldBack(why),
             (_, None) => {
                 let note_after = row.reached_unix_s.map_or(0, |reached| reached + NOTE_EVERY_S);
                 let is_note_due = note_after <= now.as_secs();
-                Wanted::Notification { notification: notification(), is_note_due }
+                Kind::Notification { notification: notification(), is_note_due }
             }
         };
-        self.wanted.insert(row.device.clone(), wanted);
+        self.wanted.insert(row.device.clone(), Wanted { about: about(asked), kind });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -160,37 +182,41 @@ impl Delivered {
 
 impl PushServer {
     /// Claims what may be sent now, and sends what it won. The claims are not ended yet: see [`Delivered::ends`].
-    pub(super) async fn deliver(&self, deliveries: Deliveries, when: When) -> Result<Delivered, Unanswered> {
+    pub(super) async fn deliver(&self, deliveries: Deliveries, when: When) -> Result<Delivered, StoreAway> {
         let age = when.now.saturating_sub(when.made_at);
         let Deliveries { message_id, wanted } = deliveries;
         let mut delivered = Delivered::nothing();
         let is_too_old = age > self.settings.max_request_age;
         let (mut due, mut not_due) = (Vec::new(), Vec::new());
-        for (device, wanted) in wanted {
+        for (device, Wanted { about, kind }) in wanted {
+            let toll = Toll { receiver: device.key, about, is_held_back: kind.is_held_back() };
             if is_too_old {
                 not_due.push((device, Delivery::TooOld));
-            } else if !self.allows(wanted.limited(), &device.key, when) {
+            } else if !self.takes_toll(&toll, when) {
                 not_due.push((device, Delivery::TooFast));
             } else {
-                due.push((wanted.claim_key(&message_id, &device), wanted));
+                due.push(Due { claims: kind.claim_keys(&about, &message_id, &device), device, kind, toll });
             }
         }
-        self.look_at_claims(&message_id, not_due, &mut delivered).await?;
-        let won = self.claim(due, when.now, &mut delivered).await?;
-        if won.is_empty() && delivered.by_device.is_empty() {
-            return Err(Unanswered::InProgress);
+        let looked = self.look_at_claims(&message_id, not_due, &mut due, &mut delivered).await;
+        looked.inspect_err(|_| due.iter().for_each(|due| self.give_toll_back(&due.toll)))?;
+        for due in due.iter_mut().filter(|due| due.kind.is_held_back()) {
+            // Where so much is held back it is not worth the disk; nobody is told.
+            if !self.allows(Limited::HeldBack, &due.device.key, when) {
+                due.claims.clear();
+            }
         }
-        for Sent { claim, limited, is_note_due, delivery } in self.send(won, age).await {
-            let device = claim.device.clone();
+        let won = self.claim(due, when.now, &mut delivered).await?;
+        for Sent { device, toll, claims, is_note_due, delivery } in self.send(won, age).await {
             let end = match delivery {
                 Delivery::Refused => {
-                    self.give_back(limited, &device.key);
+                    self.give_toll_back(&toll);
                     ClaimEnd::Refused
                 }
                 Delivery::Sent | Delivery::HeldBack(_) => ClaimEnd::Sent,
                 _ => ClaimEnd::Unknown,
             };
-            delivered.ends.push((claim, end));
+            delivered.ends.extend(claims.into_iter().map(|claim| (claim, end)));
             if delivery == Delivery::Sent && is_note_due {
                 delivered.reached.push(device.clone());
             }
@@ -199,19 +225,24 @@ impl PushServer {
         Ok(delivered)
     }
 
-    /// What is not to be sent now: it may have been, or been held back, when it was asked for before. A claim costs a
-    /// write to disk, and is lost with a crash: it takes none. Claims of both kinds count, whichever this one would take:
-    /// or whoever is blocked could ask again under another author's name, and learn it.
+    /// What is not to be sent now may have been, or been held back, when it was asked for before; and what is held back may
+    /// have been sent for another author. A claim costs a write to disk, and is lost with a crash: this takes none. Of what
+    /// is not due, claims of both kinds count, whichever it would take: or whoever is blocked could ask again under
+    /// another author's name, and learn it.
     async fn look_at_claims(
         &self,
         message_id: &[u8],
         not_due: Vec<(DeviceId, Delivery)>,
+        due: &mut Vec<Due>,
         delivered: &mut Delivered,
     ) -> Result<(), StoreAway> {
-        if not_due.is_empty() {
+        let held_back = due.iter().filter(|due| due.kind.is_held_back());
+        let devices: Vec<&DeviceId> =
+            not_due.iter().map(|(device, _)| device).chain(held_back.map(|due| &due.device)).collect();
+        if devices.is_empty() {
             return Ok(());
         }
-        let keys = not_due.iter().flat_map(|(device, _)| claim_keys(message_id, device)).collect();
+        let keys = devices.iter().flat_map(|device| claim_keys(message_id, device)).collect();
         let met = match self.store.claims(keys).await {
             Ok(met) => met,
             Err(error) => {
@@ -221,52 +252,71 @@ impl PushServer {
                 return Ok(());
             }
         };
-        for ((device, delivery), met) in not_due.into_iter().zip(met.chunks(2)) {
+        let mut met = met.chunks(2);
+        for ((device, delivery), met) in not_due.into_iter().zip(&mut met) {
             match met.iter().flatten().next() {
                 Some(claim) => delivered.met(device, *claim),
                 None => drop(delivered.by_device.insert(device, delivery)),
             }
         }
+        due.retain(|due| {
+            let met = if due.kind.is_held_back() { met.next() } else { None };
+            let sent = met.and_then(|met| *met.first()?);
+            if let Some(claim) = sent {
+                self.give_toll_back(&due.toll);
+                delivered.met(due.device.clone(), claim);
+            }
+            sent.is_none()
+        });
         Ok(())
     }
 
-    /// Those whose claims were won.
+    /// Those whose claims were won, and those that take none.
     async fn claim(
         &self,
-        due: Vec<(ClaimKey, Wanted)>,
+        due: Vec<Due>,
         now: Duration,
         delivered: &mut Delivered,
-    ) -> Result<Vec<(ClaimKey, Wanted)>, StoreAway> {
-        if due.is_empty() {
-            return Ok(Vec::new());
+    ) -> Result<Vec<Due>, StoreAway> {
+        let keys: Vec<ClaimKey> = due.iter().flat_map(|due| due.claims.iter().cloned()).collect();
+        if keys.is_empty() {
+            return Ok(due);
         }
-        let keys = due.iter().map(|(key, _)| key.clone()).collect();
         let claims = match self.store.claim(keys, now.as_secs()).await {
             Ok(claims) => claims,
             Err(error) => {
-                due.iter().for_each(|(key, wanted)| self.give_back(wanted.limited(), &key.device.key));
+                due.iter().for_each(|due| self.give_toll_back(&due.toll));
                 self.only_damaged(&error)?;
-                delivered.by_device.extend(due.into_iter().map(|(key, _)| (key.device, Delivery::Unclaimed)));
+                delivered.by_device.extend(due.into_iter().map(|due| (due.device, Delivery::Unclaimed)));
                 return Ok(Vec::new());
             }
         };
+        let mut claims = claims.into_iter();
         let mut won = Vec::new();
-        for ((key, wanted), claim) in due.into_iter().zip(claims) {
-            if claim == Claim::Won {
-                won.push((key, wanted));
-            } else {
-                self.give_back(wanted.limited(), &key.device.key);
-                delivered.met(key.device, claim);
+        for mut due in due {
+            let met: Vec<Claim> = claims.by_ref().take(due.claims.len()).collect();
+            match met.first() {
+                Some(claim) if *claim != Claim::Won => {
+                    self.give_toll_back(&due.toll);
+                    if due.kind.is_held_back() {
+                        self.give_claim_back(&due.device.key);
+                    }
+                    delivered.met(due.device, *claim);
+                }
+                _ => {
+                    let mut met = met.iter();
+                    due.claims.retain(|_| met.next() == Some(&Claim::Won));
+                    won.push(due);
+                }
             }
         }
         Ok(won)
     }
 
-    async fn send(&self, won: Vec<(ClaimKey, Wanted)>, age: Duration) -> Vec<Sent> {
-        let sending = won.into_iter().map(|(claim, wanted)| async move {
-            let limited = wanted.limited();
-            match wanted {
-                Wanted::Notification { notification, is_note_due } => {
+    async fn send(&self, won: Vec<Due>, age: Duration) -> Vec<Sent> {
+        let sending = won.into_iter().map(|Due { device, kind, toll, claims }| async move {
+            let (is_note_due, delivery) = match kind {
+                Kind::Notification { notification, is_note_due } => {
                     self.metrics.push_age(age);
                     let began = Instant::now();
                     let outcome = self.provider.send(notification).await;
@@ -276,20 +326,31 @@ impl PushServer {
                         Outcome::Refused(_) => Delivery::Refused,
                         Outcome::Unknown(_) => Delivery::Unknown,
                     };
-                    Sent { claim, limited, is_note_due, delivery }
+                    (is_note_due, delivery)
                 }
-                Wanted::HeldBack(why) => {
+                Kind::HeldBack(why) => {
                     let delivery = match self.pace.wait().await {
                         None => Delivery::HeldBack(why),
                         Some(Trouble::Refused) => Delivery::Refused,
                         Some(Trouble::Unknown) => Delivery::Unknown,
                     };
-                    Sent { claim, limited, is_note_due: false, delivery }
+                    (false, delivery)
                 }
-            }
+            };
+            Sent { device, toll, claims, is_note_due, delivery }
         });
         join_all(sending).await
     }
+}
+
+/// Which texts are there, and where each ends, is told by their lengths.
+fn about(asked: &PushNotification) -> [u8; 32] {
+    let length = (asked.chat_id.len() as u64).to_be_bytes();
+    let hash = Sha256::new_with_prefix(asked.r#type.to_be_bytes())
+        .chain_update(length)
+        .chain_update(&asked.chat_id)
+        .chain_update(&asked.author);
+    hash.finalize().into()
 }
 
 impl Delivery {

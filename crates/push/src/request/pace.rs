@@ -6,9 +6,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use poste_provider::{Outcome, Refused, Unknown};
 use rand::RngExt;
+use tokio::time::Instant;
 
 /// How many are remembered.
 const SAMPLES: usize = 16;
+/// How long trouble is taken to last of which nothing else is heard.
+const TROUBLE: Duration = Duration::from_secs(30);
 
 /// The times that the provider took for the last notifications, and what the last one met.
 #[derive(Debug, Default)]
@@ -18,7 +21,8 @@ pub(crate) struct Pace(Mutex<Samples>);
 struct Samples {
     took: Vec<Duration>,
     next: usize,
-    trouble: Option<Trouble>,
+    /// And when.
+    trouble: Option<(Trouble, Instant)>,
 }
 
 /// What every notification meets at present, whomever it is for.
@@ -37,10 +41,10 @@ impl Pace {
         match outcome {
             Outcome::Sent => samples.trouble = None,
             Outcome::Refused(Refused::Unreachable | Refused::Busy) => {
-                samples.trouble = Some(Trouble::Refused);
+                samples.trouble = Some((Trouble::Refused, Instant::now()));
             }
             Outcome::Unknown(Unknown::Timeout | Unknown::ConnectionLost | Unknown::Status(_)) => {
-                samples.trouble = Some(Trouble::Unknown);
+                samples.trouble = Some((Trouble::Unknown, Instant::now()));
             }
             // Of this notification, or of this service: whoever registers a device could bring it about.
             Outcome::Refused(_) | Outcome::Unknown(_) => {}
@@ -69,14 +73,12 @@ impl Pace {
         if let Some(took) = sample {
             tokio::time::sleep(took).await;
         }
-        trouble
+        trouble.filter(|(_, since)| since.elapsed() < TROUBLE).map(|(trouble, _)| trouble)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -94,7 +96,7 @@ mod tests {
         assert!((80..85).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_all_meet_is_told_of_what_is_held_back_too() {
         let pace = Pace::default();
         let met = async |outcome| {
@@ -106,5 +108,7 @@ mod tests {
         assert_eq!(met(Outcome::Refused(Refused::BadRequest)).await, None, "that is of one device");
         assert_eq!(met(Outcome::Unknown(Unknown::Timeout)).await, Some(Trouble::Unknown));
         assert_eq!(met(Outcome::Refused(Refused::TooLarge)).await, Some(Trouble::Unknown));
+        tokio::time::advance(TROUBLE).await;
+        assert_eq!(pace.wait().await, None, "nobody has heard of it for long");
     }
 }

@@ -56,8 +56,8 @@ pub struct LimitSettings {
     /// disk: 2,000, and another each 50 ms; as many again of each day of the past. Others get INTERNAL_ERROR.
     pub new_owners: Rate,
     /// Long answers to queries about one owner: 600, and another each 100 ms. Others name those devices only that fit
-    /// into a short one, and are none if none does. Short answers have no limit: anybody could use it up. As many queries of one asker that are sealed to
-    /// the server; others get no answer.
+    /// into a short one, and are none if none does. Short answers have no limit: anybody could use it up. As many queries
+    /// of one asker that are sealed to the server, whatever their answers; others get no answer.
     pub queries: Rate,
     /// Notifications to the devices of one owner: 300, and another each 500 ms. Others are reported as INTERNAL_ERROR
     /// and can be asked for again. What the provider refuses does not count.
@@ -83,10 +83,20 @@ pub(crate) enum Limited {
     Queries,
     /// By who asks.
     SealedQueries,
-    Notifications,
-    /// Notifications that are not sent because the receiver does not want them. Apart, so that whoever is filtered cannot use
-    /// up what others may send, and finds the same limit all the same.
+    /// Claims on notifications that are not sent, because the receiver does not want them.
     HeldBack,
+}
+
+/// What a notification takes of the limits: a token of its receiver's, and one of what it is about, which the receiver
+/// either wants or does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Toll {
+    pub(crate) receiver: HashedPublicKey,
+    /// A hash of its type, chat and author.
+    pub(crate) about: [u8; 32],
+    /// The receiver does not want it. It only needs a token of the receiver's and takes none, so that whoever is
+    /// filtered cannot use up what others may send, and finds the same limits all the same.
+    pub(crate) is_held_back: bool,
 }
 
 /// When something is taken.
@@ -107,6 +117,7 @@ pub(crate) struct Limits {
     queries: Buckets,
     sealed_queries: Buckets,
     notifications: Buckets,
+    abouts: Buckets,
     held_back: Buckets,
 }
 
@@ -119,6 +130,7 @@ impl Limits {
             queries: Buckets::new(settings.queries, GROUPS),
             sealed_queries: Buckets::new(settings.queries, GROUPS),
             notifications: Buckets::new(settings.notifications, GROUPS),
+            abouts: Buckets::new(settings.notifications, GROUPS),
             held_back: Buckets::new(settings.notifications, GROUPS),
         }
     }
@@ -136,19 +148,37 @@ impl Limits {
             Limited::NewOwners => self.new_owners.take(&(), made_us, now_us),
             Limited::Queries => self.queries.take(owner, now_us, now_us),
             Limited::SealedQueries => self.sealed_queries.take(owner, now_us, now_us),
-            Limited::Notifications => self.notifications.take(owner, now_us, now_us),
             Limited::HeldBack => self.held_back.take(owner, now_us, now_us),
         }
     }
 
-    /// Gives back a token of an owner's that was taken for a notification, or for one that is held back.
-    pub(crate) fn give_back(&self, what: Limited, owner: &HashedPublicKey) {
-        match what {
-            Limited::Notifications => self.notifications.give_back(owner),
-            Limited::HeldBack => self.held_back.give_back(owner),
-            // What these cost is paid when they are taken.
-            Limited::Registrations | Limited::NewOwners | Limited::Queries | Limited::SealedQueries => {}
+    /// Takes what a notification takes; false, and nothing is taken, if there is not as much.
+    pub(crate) fn take_toll(&self, toll: &Toll, now: Duration) -> bool {
+        let (Toll { receiver, about, is_held_back }, now_us) = (toll, micros(now));
+        if !self.abouts.take(&(receiver, about), now_us, now_us) {
+            return false;
         }
+        let has_one = match is_held_back {
+            true => self.notifications.has(receiver, now_us),
+            false => self.notifications.take(receiver, now_us, now_us),
+        };
+        if !has_one {
+            self.abouts.give_back(&(receiver, about));
+        }
+        has_one
+    }
+
+    /// Gives back what was taken for a notification that was not sent.
+    pub(crate) fn give_toll_back(&self, toll: &Toll) {
+        self.abouts.give_back(&(&toll.receiver, &toll.about));
+        if !toll.is_held_back {
+            self.notifications.give_back(&toll.receiver);
+        }
+    }
+
+    /// Gives back what was taken for a claim on what is held back, which was not won.
+    pub(crate) fn give_claim_back(&self, receiver: &HashedPublicKey) {
+        self.held_back.give_back(receiver);
     }
 
     /// Clears away a part of what belongs to buckets that are full by now, since 1970.
@@ -160,11 +190,19 @@ impl Limits {
             queries,
             sealed_queries,
             notifications,
+            abouts,
             held_back,
         } = self;
-        for buckets in
-            [registrations, new_owners, past_owners, queries, sealed_queries, notifications, held_back]
-        {
+        for buckets in [
+            registrations,
+            new_owners,
+            past_owners,
+            queries,
+            sealed_queries,
+            notifications,
+            abouts,
+            held_back,
+        ] {
             buckets.forget(micros(now));
         }
     }
@@ -177,7 +215,6 @@ impl Limited {
             Self::NewOwners => "new_owners_too_fast",
             Self::Queries => "queries_too_fast",
             Self::SealedQueries => "sealed_queries_too_fast",
-            Self::Notifications => "notifications_too_fast",
             Self::HeldBack => "held_back_too_fast",
         }
     }
@@ -243,6 +280,17 @@ impl Buckets {
         let kept_until_us = now_us.saturating_add(lacks_us);
         group[place] = Bucket { whose, latest_us, lacks_us, kept_until_us };
         true
+    }
+
+    /// Whether there is a token.
+    fn has(&self, key: &impl Hash, now_us: u64) -> bool {
+        let whose = self.hasher.hash_one(key);
+        let mut table = self.table.lock();
+        let Some(group) = table.group(whose) else { return true };
+        let known = group.iter().find(|bucket| bucket.whose == whose && self.is_kept(bucket, now_us));
+        let lacks_us =
+            known.map_or(0, |known| known.lacks_us.saturating_sub(now_us.saturating_sub(known.latest_us)));
+        lacks_us.saturating_add(self.token_us) <= self.burst_us
     }
 
     /// One token that was taken was not used.

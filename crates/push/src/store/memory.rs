@@ -142,7 +142,7 @@ impl State {
         }
         let all = self.devices.values().map(bytes_of).sum::<u64>() - old + new;
         let rows = self.devices.values().filter(|device| device.live.is_some()).count() as u64;
-        let is_full = match self.of(&id.key).count() {
+        let is_full = match self.owner(&id.key).registrations {
             0 => all > caps.all_data_bytes / 2 || rows >= caps.all_registrations,
             _ => all > caps.all_data_bytes,
         };

@@ -59,7 +59,7 @@ pub(super) fn put(
             return Ok(Registered::TooManyDevices);
         }
         let all_bytes = all_bytes + new_bytes;
-        let is_full = match owner.devices {
+        let is_full = match owner.registrations {
             0 => all_bytes > caps.all_data_bytes / 2 || tables.rows.len()? >= caps.all_registrations,
             _ => all_bytes > caps.all_data_bytes,
         };
