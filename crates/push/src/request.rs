@@ -13,6 +13,7 @@
 //! | being sent for another request | none: that one gets the report | no |
 //! | not claimed, for the request is too old to be of use | INTERNAL_ERROR | no |
 //! | not claimed, for the receiver was notified too often | INTERNAL_ERROR | no |
+//! | not claimed, for the provider does not keep up | INTERNAL_ERROR | no |
 //! | claimed now, and not wanted by the receiver | success | no |
 //! | claimed now; the provider took it | success | yes |
 //! | claimed now; surely not sent | INTERNAL_ERROR | no |

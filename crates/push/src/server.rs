@@ -313,15 +313,9 @@ impl PushServer {
         handled
     }
 
-    /// Decides that there is no time for a request, without the provider: [`Self::answer`] tells that.
+    /// Decides that there is no time for a request: [`Self::answer`] does without the provider.
     pub(crate) fn turn_away(&self, opened: &mut Opened) {
-        let Progress::Message(message) = &opened.progress else { return };
-        // What is no request will be found so without the provider as well.
-        if let Ok(payload) = self.turned_away(message) {
-            self.metrics.refusal("slow_provider");
-            let (kind, to) = (AnswerKind::Request, message.signer);
-            opened.progress = Progress::Decided { kind, to, payload: payload.into() };
-        }
+        opened.is_turned_away = true;
     }
 
     /// Ends a message whose answer nobody takes: after a restart it is not needed any more.
@@ -353,6 +347,11 @@ impl PushServer {
             }
             (Some(kind @ AnswerKind::Registration), Channel::Own) => {
                 (kind, self.registration(message, when, &mut opened.taken).await?)
+            }
+            (Some(kind @ AnswerKind::Request), Channel::Own) if opened.is_turned_away => {
+                let payload = self.turned_away(&message, now).await?;
+                self.metrics.refusal("slow_provider");
+                (kind, payload)
             }
             (Some(kind @ AnswerKind::Request), Channel::Own) => (kind, self.request(message, when).await?),
             _ => return Err(Unanswered::OtherKind),

@@ -22,7 +22,7 @@ const HELD_BACK: &[u8] = b"held back ";
 const HELD_BACK_OF: &[u8] = b"held back of ";
 
 /// The claims on a message to a device: of what is sent, and of what is held back, whomever of.
-fn claim_keys(message_id: &[u8], device: &DeviceId) -> [ClaimKey; 2] {
+pub(super) fn claim_keys(message_id: &[u8], device: &DeviceId) -> [ClaimKey; 2] {
     [message_id.to_vec(), [HELD_BACK, message_id].concat()]
         .map(|message_id| ClaimKey { message_id, device: device.clone() })
 }

@@ -31,6 +31,8 @@ pub struct Opened {
     pub(super) channel: Channel,
     /// Where a query came: see [`PushServer::query`].
     pub(super) topic: Topic,
+    /// A request for which the provider has no time.
+    pub(super) is_turned_away: bool,
     pub(super) made_at: Duration,
     pub(super) progress: Progress,
     pub(super) taken: Taken,
@@ -88,7 +90,7 @@ impl PushServer {
                 }
                 let progress = Progress::Message(message);
                 let (taken, out) = (Taken::default(), FramesOut::default());
-                Ok(Opened { channel, topic, made_at, progress, taken, out, hold })
+                Ok(Opened { channel, topic, is_turned_away: false, made_at, progress, taken, out, hold })
             }
             None => {
                 if let Some(hold) = hold {

@@ -122,6 +122,11 @@ async fn a_provider_that_hangs_holds_up_nobody_but_its_requests() {
     assert!(bench.may_take() && began.elapsed() == Duration::ZERO, "nobody waits any more");
     assert_eq!((bench.in_progress(), bench.world.sent_count()), (3, 3));
 
+    // What is being sent is not said to be refused, whoever asks again: the first request gets the report.
+    bench.begin(&Client::new(3).request(&[0], &[receiver.notification()]));
+    bench.until(|bench| bench.in_progress() == 3).await;
+    assert_eq!(bench.answers(AnswerKind::Request), 197);
+
     // What was turned away may be asked for again.
     bench.world.gate.add_permits(100);
     bench.until(|bench| bench.in_progress() == 0).await;
