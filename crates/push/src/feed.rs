@@ -48,9 +48,11 @@ use stream::Reader;
 /// Messages that may wait until they are tried again, and as many that may wait for the provider. They hold up nobody
 /// else until there are so many, and then everybody: each of them is owed an answer.
 const MAX_WAITING: usize = 1024;
-/// Queries that may wait for others, and those of them about owners with much to read: as many as are answered within
-/// some seconds. More are dropped instead of holding up anybody, since anybody can send any number of them.
+/// Queries that may wait for others: as many as are answered within some seconds. What comes behind more of them waits in
+/// the archive, so that a server that was away answers all that it finds there.
 const MAX_QUERIES: usize = 4096;
+/// The same of those about owners with much to read, who are read one by one. More are dropped: those who ask for so much
+/// would hold up everybody.
 const MAX_LONG_QUERIES: usize = 256;
 /// Bytes of those that wait, of each kind.
 const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
@@ -347,7 +349,9 @@ impl State {
         let waiting: usize = owed.iter().map(|waiting| waiting.count).sum();
         let queries = self.for_queries.count + self.for_long_queries.count;
         let at_work = self.in_progress.len().saturating_sub(waiting + queries);
-        !self.paused && at_work < max_in_progress && owed.iter().all(|waiting| waiting.has_room(MAX_WAITING))
+        let has_room = owed.iter().all(|waiting| waiting.has_room(MAX_WAITING))
+            && self.for_queries.has_room(MAX_QUERIES);
+        !self.paused && at_work < max_in_progress && has_room
     }
 
     /// How long the oldest message is at work.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::places::Places;
-use super::{MAX_LONG_QUERIES, MAX_QUERIES, Shared, State, Waiting, back_off};
+use super::{MAX_LONG_QUERIES, Shared, State, Waiting, back_off};
 use crate::answer::{AnswerKind, PublishError};
 use crate::server::{Incoming, Opened, PushServer, compute};
 
@@ -175,12 +175,12 @@ impl Attempts {
         let mut of_its_kind = None;
         if opened.kind() == Some(AnswerKind::Query) {
             let are_long = self.server.takes_long(opened);
-            let (pool, most): (Pool, _) = if are_long {
-                (|state| &mut state.for_long_queries, MAX_LONG_QUERIES)
-            } else {
-                (|state| &mut state.for_queries, MAX_QUERIES)
+            let waiting = || match are_long {
+                true => {
+                    shared.wait_if_room(opened.bytes(), |state| &mut state.for_long_queries, MAX_LONG_QUERIES)
+                }
+                false => Some(shared.wait_with(opened.bytes(), |state| &mut state.for_queries)),
             };
-            let waiting = || shared.wait_if_room(opened.bytes(), pool, most);
             of_its_kind = self.places.of_queries(are_long, waiting).await;
             if of_its_kind.is_none() {
                 self.server.drop_query(opened);

@@ -253,3 +253,17 @@ async fn an_owner_is_forgotten_and_stays_so() {
     assert_eq!(rig.server.expire(&retention, 100).await.unwrap().registrations, [client.device()]);
     assert!(!rig.server.wants(client.query_topic().topic()));
 }
+
+/// Of what nobody knows: only what is stored is remembered, or anybody could fill the disk with it.
+#[tokio::test]
+async fn an_unregistration_for_which_there_is_no_room_leaves_nothing() {
+    let caps = Caps { all_tombstones: 1, ..Caps::default() };
+    let rig = Rig::with(MemoryStore::new(caps), Settings::default()).await;
+    let (first, second) = (Client::new(1), Client::new(2));
+    for _ in 0..2 {
+        assert_eq!(first.register(&rig, &first.unregistration(1)).await, Ok(()), "also when it comes again");
+        assert_eq!(second.register(&rig, &second.unregistration(1)).await, Err(ErrorType::InternalError));
+    }
+    let counts = rig.store.counts().await.unwrap();
+    assert_eq!((counts.tombstones, counts.answers), (1, 1));
+}

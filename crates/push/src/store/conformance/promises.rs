@@ -119,6 +119,8 @@ pub(crate) async fn a_full_store_takes_no_new_owners<S: RegistrationStore, A>(op
         assert_eq!(store.register(sized(&device(number, 0), 1, 100)).await.unwrap(), done(1));
     }
     assert_eq!(store.register(sized(&device(5, 0), 1, 100)).await.unwrap(), Registered::StoreFull);
+    let only_a_version = store.register(sized(&device(1, 1), 1, 100)).await.unwrap();
+    assert_eq!(only_a_version, Registered::StoreFull, "nothing else is kept of the owner");
     assert_eq!(store.register(sized(&device(4, 1), 1, 100)).await.unwrap(), done(2));
     assert_eq!(store.unregister(&device(2, 0), 2, START).await.unwrap(), done(0));
     assert_eq!(store.unregister(&device(5, 0), 1, START).await.unwrap(), Registered::StoreFull);
