@@ -50,6 +50,9 @@ pub(crate) use pace::Pace;
 /// How many devices the store is asked for at once, at most.
 const DEVICES_AT_ONCE: usize = 100;
 
+/// How long it is waited until the ends of claims are written again that could not be.
+const PAUSES_OF_ENDS: [Duration; 2] = [Duration::from_secs(1), Duration::ZERO];
+
 /// An entry of a request: what it asks for, and of whom.
 struct Entry {
     kind: PushNotificationType,
@@ -221,10 +224,9 @@ impl PushServer {
         if !token.is_ok_and(|token| token.matches(&entry.asked.access_token)) {
             return Found::WrongToken;
         }
-        let why_not = filter::reason(entry.kind, &entry.asked, registration, self.settings.honour_enabled);
-        deliveries.add(row, &entry.asked, now, why_not, || {
-            notification::build(entry.kind, &entry.asked, row, registration, now)
-        });
+        let judged = filter::judge(entry.kind, &entry.asked, registration, self.settings.honour_enabled);
+        deliveries
+            .add(row, &judged, now, || notification::build(entry.kind, &entry.asked, row, registration, now));
         Found::Delivery
     }
 
@@ -251,10 +253,14 @@ impl PushServer {
         if ends.is_empty() && remember.is_none() {
             return;
         }
-        if let Err(error) = self.store.finish(ends, remember, now.as_secs()).await {
-            // What was claimed stays so, and is unknown after a restart. This answer is still true.
-            self.store_failed(&error);
+        for pause in PAUSES_OF_ENDS {
+            match self.store.finish(ends.clone(), remember.clone(), now.as_secs()).await {
+                Ok(()) => return,
+                Err(error) => self.store_failed(&error),
+            }
+            tokio::time::sleep(pause).await;
         }
+        // What was claimed stays so, and is unknown after a restart. This answer is still true.
     }
 
     async fn note_reached(&self, devices: Vec<DeviceId>, now: Duration) {

@@ -400,11 +400,6 @@ impl PushServer {
         self.limits.give_toll_back(toll);
     }
 
-    /// The claim on what is held back was not won.
-    pub(crate) fn give_claim_back(&self, receiver: &HashedPublicKey) {
-        self.limits.give_claim_back(receiver);
-    }
-
     /// Counts a failure of the store and logs it.
     pub(crate) fn store_failed(&self, error: &StoreError) {
         self.metrics.store_failures.inc();

@@ -348,9 +348,12 @@ async fn what_a_self_test_leaves_behind_is_cleared_up_at_the_next_start_or_by_th
         let version = rig.store.version(&client.device()).await.unwrap();
         let client = client.behind(version);
         rig.inside.publisher.publish(client.registration("token").unwrap().envelopes).await.unwrap();
-        while rig.store.counts().await.unwrap().registrations == 0 {
-            tokio::task::yield_now().await;
-        }
+        let is_there = async {
+            while rig.store.counts().await.unwrap().registrations == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), is_there).await.expect("it is registered");
     };
     leaves_something_behind().await;
     clear_up(&rig.inside.server, START).await.unwrap();

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use poste_provider::{Notification, Outcome};
-use poste_wire::status::proto::PushNotification;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use super::filter::Judged;
 use super::pace::Trouble;
 use crate::server::{Limited, PushServer, StoreAway, Toll, When};
 use crate::store::{Claim, ClaimEnd, ClaimKey, DeviceId, Registration};
@@ -18,7 +18,7 @@ const NOTE_EVERY_S: u64 = 24 * 60 * 60;
 
 /// In front of the message id in claims on what is held back. Message ids are 32 bytes of a hash.
 const HELD_BACK: &[u8] = b"held back ";
-/// The same of one author, in one chat: in front of a hash of both and the message id.
+/// The same for one reason: in front of a hash of it and the message id.
 const HELD_BACK_OF: &[u8] = b"held back of ";
 
 /// The claims on a message to a device: of what is sent, and of what is held back, whomever of.
@@ -57,7 +57,7 @@ pub(super) struct Deliveries {
 }
 
 struct Wanted {
-    /// A hash of its type, chat and author.
+    /// A hash of whether the receiver wants it, and for what entry of the lists not, or of what author.
     about: [u8; 32],
     kind: Kind,
 }
@@ -68,8 +68,13 @@ enum Kind {
         /// Whether it is to be noted that the device was reached.
         is_note_due: bool,
     },
-    /// By us and not by the receiver: why, the value of a metric's label.
-    HeldBack(&'static str),
+    /// By us and not by the receiver.
+    HeldBack {
+        /// The value of a metric's label.
+        why: &'static str,
+        /// Anybody can think of any number of such.
+        is_of_no_list: bool,
+    },
 }
 
 /// What may be sent or held back now.
@@ -105,13 +110,13 @@ pub(super) struct Delivered {
 
 impl Kind {
     /// What is held back is claimed apart: or whoever is blocked could use up a notification that is not. It is claimed
-    /// for its author and chat, so that the first request of each takes as long as one that is sent; and for all, so that a
-    /// later one meets a claim, whoever asks.
+    /// for its reason, so that the first request of each takes as long as one that is sent; and for all, so that a later one
+    /// meets a claim, whoever asks.
     fn claim_keys(&self, about: &[u8; 32], message_id: &[u8], device: &DeviceId) -> Vec<ClaimKey> {
         let [notification, held_back] = claim_keys(message_id, device);
         match self {
             Self::Notification { .. } => vec![notification],
-            Self::HeldBack(_) => {
+            Self::HeldBack { .. } => {
                 let message_id = [HELD_BACK_OF, about, message_id].concat();
                 vec![ClaimKey { message_id, device: device.clone() }, held_back]
             }
@@ -119,7 +124,7 @@ impl Kind {
     }
 
     fn is_held_back(&self) -> bool {
-        matches!(self, Self::HeldBack(_))
+        matches!(self, Self::HeldBack { .. })
     }
 }
 
@@ -132,22 +137,21 @@ impl Deliveries {
     pub(super) fn add(
         &mut self,
         row: &Registration,
-        asked: &PushNotification,
+        judged: &Judged,
         now: Duration,
-        why_held_back: Option<&'static str>,
         notification: impl FnOnce() -> Notification,
     ) {
         let known = self.wanted.get(&row.device).map(|known| known.kind.is_held_back());
-        let kind = match (known, why_held_back) {
+        let kind = match (known, judged.why_not) {
             (Some(false), _) | (Some(_), Some(_)) => return,
-            (None, Some(why)) => Kind::HeldBack(why),
+            (None, Some(why)) => Kind::HeldBack { why, is_of_no_list: judged.is_of_no_list() },
             (_, None) => {
                 let note_after = row.reached_unix_s.map_or(0, |reached| reached + NOTE_EVERY_S);
                 let is_note_due = note_after <= now.as_secs();
                 Kind::Notification { notification: notification(), is_note_due }
             }
         };
-        self.wanted.insert(row.device.clone(), Wanted { about: about(asked), kind });
+        self.wanted.insert(row.device.clone(), Wanted { about: about(judged), kind });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -200,9 +204,12 @@ impl PushServer {
         }
         let looked = self.look_at_claims(&message_id, not_due, &mut due, &mut delivered).await;
         looked.inspect_err(|_| due.iter().for_each(|due| self.give_toll_back(&due.toll)))?;
-        for due in due.iter_mut().filter(|due| due.kind.is_held_back()) {
-            // Where so much is held back it is not worth the disk; nobody is told.
-            if !self.allows(Limited::HeldBack, &due.device.key, when) {
+        for due in &mut due {
+            // What is in no list has no other bound, and tells nothing that anybody wants to know: beyond this one it is not
+            // worth the disk.
+            if matches!(due.kind, Kind::HeldBack { is_of_no_list: true, .. })
+                && !self.allows(Limited::HeldBack, &due.device.key, when)
+            {
                 due.claims.clear();
             }
         }
@@ -293,23 +300,27 @@ impl PushServer {
         };
         let mut claims = claims.into_iter();
         let mut won = Vec::new();
+        let mut ends = Vec::new();
         for mut due in due {
             let met: Vec<Claim> = claims.by_ref().take(due.claims.len()).collect();
-            match met.first() {
-                Some(claim) if *claim != Claim::Won => {
-                    self.give_toll_back(&due.toll);
-                    if due.kind.is_held_back() {
-                        self.give_claim_back(&due.device.key);
-                    }
-                    delivered.met(due.device, *claim);
-                }
-                _ => {
-                    let mut met = met.iter();
-                    due.claims.retain(|_| met.next() == Some(&Claim::Won));
-                    won.push(due);
-                }
+            let first = met.first().copied().unwrap_or(Claim::Won);
+            let mut met = met.into_iter();
+            due.claims.retain(|_| met.next() == Some(Claim::Won));
+            if first == Claim::Won {
+                won.push(due);
+                continue;
             }
+            self.give_toll_back(&due.toll);
+            let end = match first {
+                Claim::Sent => ClaimEnd::Sent,
+                Claim::Unknown => ClaimEnd::Unknown,
+                Claim::Open | Claim::Won => ClaimEnd::Refused,
+            };
+            ends.extend(due.claims.into_iter().map(|claim| (claim, end)));
+            delivered.met(due.device, first);
         }
+        // Now, and not with the others: there may be nothing else to end.
+        self.end(ends, None, now).await;
         Ok(won)
     }
 
@@ -328,7 +339,7 @@ impl PushServer {
                     };
                     (is_note_due, delivery)
                 }
-                Kind::HeldBack(why) => {
+                Kind::HeldBack { why, .. } => {
                     let delivery = match self.pace.wait().await {
                         None => Delivery::HeldBack(why),
                         Some(Trouble::Refused) => Delivery::Refused,
@@ -343,14 +354,9 @@ impl PushServer {
     }
 }
 
-/// Which texts are there, and where each ends, is told by their lengths.
-fn about(asked: &PushNotification) -> [u8; 32] {
-    let length = (asked.chat_id.len() as u64).to_be_bytes();
-    let hash = Sha256::new_with_prefix(asked.r#type.to_be_bytes())
-        .chain_update(length)
-        .chain_update(&asked.chat_id)
-        .chain_update(&asked.author);
-    hash.finalize().into()
+fn about(judged: &Judged) -> [u8; 32] {
+    let why = judged.why_not.unwrap_or("wanted");
+    Sha256::new_with_prefix(why).chain_update([0]).chain_update(&judged.of).finalize().into()
 }
 
 impl Delivery {

@@ -4,8 +4,41 @@ use bytes::Bytes;
 use poste_wire::status::proto::push_notification::PushNotificationType;
 use poste_wire::status::proto::{PushNotification, PushNotificationRegistration};
 
-/// Why the receiver does not want this notification, as the value of a metric's label; none if it does.
-pub(super) fn reason(
+/// What the receiver's lists say of a notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Judged {
+    /// Why the receiver does not want it, as the value of a metric's label; none if it is wanted.
+    pub(super) why_not: Option<&'static str>,
+    /// The entry of a list that it is not wanted for: so many there are. Else its author, or a chat that is in no list,
+    /// of which there are any number.
+    pub(super) of: Bytes,
+}
+
+impl Judged {
+    /// Whether anybody can think of any number of such notifications.
+    pub(super) fn is_of_no_list(&self) -> bool {
+        matches!(
+            self.why_not,
+            Some("filtered_disabled" | "filtered_mentions_blocked" | "filtered_mention_not_allowed")
+        )
+    }
+}
+
+pub(super) fn judge(
+    kind: PushNotificationType,
+    asked: &PushNotification,
+    registration: &PushNotificationRegistration,
+    honour_enabled: bool,
+) -> Judged {
+    let why_not = reason(kind, asked, registration, honour_enabled);
+    let is_of_chat = matches!(
+        why_not,
+        Some("filtered_blocked_chat" | "filtered_muted_chat" | "filtered_mention_not_allowed")
+    );
+    Judged { why_not, of: if is_of_chat { asked.chat_id.clone() } else { asked.author.clone() } }
+}
+
+fn reason(
     kind: PushNotificationType,
     asked: &PushNotification,
     registration: &PushNotificationRegistration,

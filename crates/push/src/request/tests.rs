@@ -394,14 +394,28 @@ async fn what_is_held_back_for_one_chat_tells_nothing_of_another() {
             registration.blocked_chat_list = vec![asked.author.clone()];
         }
         receiver.register(&rig, &registration).await.unwrap();
-        let mut mention = asked.clone();
-        mention.r#type = 2;
-        for (id, expected) in [(b"a", SUCCESS), (b"b", SUCCESS), (b"c", INTERNAL_ERROR)] {
-            assert_eq!(sender.notify(&rig, id, std::slice::from_ref(&mention)).await, [expected]);
+        for number in 0..9 {
+            let mut mention = asked.clone();
+            mention.r#type = 2;
+            mention.chat_id = vec![number; 64].into();
+            assert_eq!(sender.notify(&rig, &[number], &[mention]).await, [SUCCESS]);
         }
-        assert_eq!(sender.notify(&rig, b"a", std::slice::from_ref(&asked)).await, [SUCCESS]);
-        assert_eq!(sender.notify(&rig, b"d", std::slice::from_ref(&asked)).await, [SUCCESS]);
-        assert_eq!(sender.notify(&rig, b"e", &[asked]).await, [INTERNAL_ERROR]);
+        // The last of them were not claimed any more.
+        assert_eq!(rig.store.counts().await.unwrap().ended_claims, 4);
+        assert_eq!(sender.notify(&rig, &[0], std::slice::from_ref(&asked)).await, [SUCCESS]);
+        let later = crate::server::Incoming {
+            topic: partitioned(),
+            data: seal(&Client::new(8).request(&[0], std::slice::from_ref(&asked))).into(),
+            made_at: NOW - Duration::from_secs(400),
+            position: 1,
+        };
+        rig.server.handle(later, NOW).await.unwrap();
+        assert!(Client::new(8).read_reports(&rig, &[0]).remove(0).success);
+        for (number, expected) in [(20, SUCCESS), (21, INTERNAL_ERROR)] {
+            let mut elsewhere = asked.clone();
+            elsewhere.chat_id = vec![number; 64].into();
+            assert_eq!(sender.notify(&rig, &[number], &[elsewhere]).await, [expected]);
+        }
         assert_eq!(rig.world.sent_count(), if is_blocked { 0 } else { 2 });
     }
 }

@@ -83,19 +83,18 @@ pub(crate) enum Limited {
     Queries,
     /// By who asks.
     SealedQueries,
-    /// Claims on notifications that are not sent, because the receiver does not want them.
+    /// Claims on notifications that are not sent for a reason that is in none of the receiver's lists.
     HeldBack,
 }
 
-/// What a notification takes of the limits: a token of its receiver's, and one of what it is about, which the receiver
-/// either wants or does not.
+/// What a notification takes of the limits: a token of its receiver's, and one of what it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Toll {
     pub(crate) receiver: HashedPublicKey,
-    /// A hash of its type, chat and author.
+    /// A hash: of its author, if it is wanted; of the entry of a list for which it is not.
     pub(crate) about: [u8; 32],
     /// The receiver does not want it. It only needs a token of the receiver's and takes none, so that whoever is
-    /// filtered cannot use up what others may send, and finds the same limits all the same.
+    /// filtered cannot use up what others may send, and finds the same limits as if it were sent.
     pub(crate) is_held_back: bool,
 }
 
@@ -174,11 +173,6 @@ impl Limits {
         if !toll.is_held_back {
             self.notifications.give_back(&toll.receiver);
         }
-    }
-
-    /// Gives back what was taken for a claim on what is held back, which was not won.
-    pub(crate) fn give_claim_back(&self, receiver: &HashedPublicKey) {
-        self.held_back.give_back(receiver);
     }
 
     /// Clears away a part of what belongs to buckets that are full by now, since 1970.

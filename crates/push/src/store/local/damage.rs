@@ -75,10 +75,10 @@ impl Damage {
             let well_before = met.well.len();
             *met = Met { since: Some(now), well_before, ..Met::default() };
         }
-        met.last_damage = Some(now);
         met.well.remove(&about);
-        if met.damaged.len() <= MANY {
-            met.damaged.insert(about);
+        // What asks again and again while it is told to wait is no news.
+        if met.damaged.len() > MANY || met.damaged.insert(about) {
+            met.last_damage = Some(now);
         }
         let others = met.well.len().max(met.well_before);
         if !met.is_widespread && met.damaged.len() > FEW && !met.is_of_few(others) {
@@ -99,7 +99,7 @@ impl Met {
         self.damaged.len() <= MANY && others >= self.damaged.len() * OTHERS
     }
 
-    /// Ends it when nobody met damage for a while, which was a disk that did not read, and when so many others are well
+    /// Ends it when nobody else met damage for a while, which was a disk that did not read, and when so many others are well
     /// meanwhile that it is of a few all the same.
     fn may_end(&mut self) {
         let has_passed = |since: Option<Instant>| since.is_none_or(|since| since.elapsed() >= WHILE);
@@ -153,15 +153,18 @@ mod tests {
         for owner in 0..=FEW {
             assert_eq!(is_own(&damage, owner), owner < FEW);
         }
-        for _ in 0..5 {
+        for round in 1..6 {
             tokio::time::advance(WHILE / 2).await;
+            assert!(!is_own(&damage, FEW + round), "others meet it");
             assert!(!is_own(&damage, 0), "whoever waits asks again");
             // What else of a damaged owner can be read tells nothing of others.
             damage.well(&0);
             assert_eq!(damage.health().unwrap().kind(), ErrorKind::Corrupt);
         }
-        tokio::time::advance(WHILE).await;
-        assert!(damage.health().is_none(), "the disk reads again");
+        tokio::time::advance(WHILE / 2).await;
+        assert!(!is_own(&damage, 0));
+        tokio::time::advance(WHILE / 2).await;
+        assert!(damage.health().is_none(), "nobody new meets it: those who wait are answered");
         assert!(is_own(&damage, 0));
     }
 
@@ -187,13 +190,13 @@ mod tests {
     async fn a_burst_is_no_more_than_that_once_the_others_are_well() {
         let damage = Damage::default();
         assert!(!(0..=FEW).all(|owner| is_own(&damage, owner)), "before anybody else asked");
-        for _ in 0..2 {
+        for round in 1..3 {
             // One that asks often is one.
             (0..1000).for_each(|_| damage.well(&"another"));
             tokio::time::advance(WHILE / 2).await;
-            assert!(!is_own(&damage, 0));
+            assert!(!is_own(&damage, FEW + round));
         }
-        others(&damage, (FEW + 1) * OTHERS);
+        others(&damage, (FEW + 3) * OTHERS);
         assert!(damage.health().is_none());
         assert!((0..=FEW).all(|owner| is_own(&damage, owner)));
     }
