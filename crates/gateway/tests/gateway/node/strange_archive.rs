@@ -315,7 +315,9 @@ async fn what_it_refuses_of_the_spool_is_said_to_be_lost_and_kept() {
     assert!(kept.len() == 1 && kept[0].extension().is_some_and(|kind| kind == "damaged"), "{kept:?}");
     stack.end().await;
     assert!(archive.0.lock().unwrap().said.contains(&Said::Goodbye), "nothing is held back");
-    assert_eq!(archive.0.lock().unwrap().confirmed, 3, "the archive is told what must not wait for a quota");
+    // More where it came from the spool already when the archive could not take it: on a slow machine.
+    let told = archive.0.lock().unwrap().confirmed;
+    assert!(told >= 3, "the archive is told what must not wait for a quota, not only {told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
