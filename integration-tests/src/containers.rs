@@ -88,6 +88,16 @@ impl Project {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Waits until a service says that it is ready. Docker asks it only now and then, and may tell what was true before.
+    pub fn wait_ready(&self, service: &str, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while let Err(error) = self.exec(service, &["/poste", "health"]) {
+            ensure!(Instant::now() < deadline, "{service} is not ready: {error:#}");
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
     /// What a Go template of `docker inspect` says about a service's container.
     pub fn inspect(&self, service: &str, template: &str) -> Result<String> {
         let container = self.container(service)?;
@@ -152,6 +162,7 @@ fn free_port() -> Result<u16> {
 
 fn run(command: &mut Command) -> Result<Output> {
     let output = command.output().with_context(|| format!("{command:?}; {NEED_DOCKER}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let said = [&output.stderr, &output.stdout].map(|said| String::from_utf8_lossy(said));
+    ensure!(output.status.success(), "{command:?}: {}{}", said[0], said[1]);
     Ok(output)
 }

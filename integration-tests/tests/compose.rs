@@ -73,6 +73,8 @@ fn foreign_peers_meet_through_the_containers_and_outlive_a_killed_archive() -> R
             .succeed(LONG)?;
     mail::ensure_equal(&posted, &mail::collect(&fetch.events, "envelope")?)?;
 
+    // It has found the archive again.
+    project.wait_ready("push", LONG)?;
     // Through the push server's, the gateway's and the archive's container, and back. It leaves envelopes of its own.
     let tested = project.exec("push", &["/poste", "ctl", "push", "self-test", "--json"])?;
     println!("{tested}");
