@@ -20,8 +20,8 @@
 //! | claimed now; nobody knows | failure without a reason | perhaps |
 //! | what is stored is damaged | failure without a reason | no |
 //!
-//! What the receiver does not want goes the same way as what is sent, but for the provider, in whose place a wait stands:
-//! no report, no limit and no time tells a sender who is blocked.
+//! What the receiver does not want goes the same way as what is sent, but for the provider, in whose place a wait stands, so
+//! that no report, no limit and no time tells a sender who is blocked (decision 22, with what remains).
 
 mod deliver;
 mod filter;
