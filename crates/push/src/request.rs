@@ -27,7 +27,6 @@ mod deliver;
 mod filter;
 mod notification;
 mod pace;
-mod turned_away;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -89,7 +88,13 @@ enum Report {
 }
 
 impl PushServer {
-    pub(crate) async fn request(&self, message: ApplicationMessage, when: When) -> Decision {
+    /// What a request came to. One that is turned away has no place at the provider: see [`Delivery::TurnedAway`].
+    pub(crate) async fn request(
+        &self,
+        message: &ApplicationMessage,
+        when: When,
+        is_turned_away: bool,
+    ) -> Decision {
         let now = when.now;
         let request =
             PushNotificationRequest::read(message.payload.clone()).map_err(|_| Unanswered::Unreadable)?;
@@ -107,8 +112,10 @@ impl PushServer {
             }
             LookUp::Found(found) => found,
         };
-        let delivered =
-            if deliveries.is_empty() { Delivered::nothing() } else { self.deliver(deliveries, when).await? };
+        let delivered = match deliveries.is_empty() {
+            true => Delivered::nothing(),
+            false => self.deliver(deliveries, when, is_turned_away).await?,
+        };
 
         let reported: Vec<(&Entry, Report)> = entries
             .iter()
@@ -291,9 +298,9 @@ impl Report {
         match self {
             Self::NotRegistered => ErrorType::NotRegistered,
             Self::WrongToken => ErrorType::WrongToken,
-            Self::Delivery(Delivery::Refused | Delivery::TooOld | Delivery::TooFast) => {
-                ErrorType::InternalError
-            }
+            Self::Delivery(
+                Delivery::Refused | Delivery::TooOld | Delivery::TooFast | Delivery::TurnedAway,
+            ) => ErrorType::InternalError,
             Self::Delivery(_) | Self::Damaged => ErrorType::UnknownErrorType,
         }
     }
@@ -301,8 +308,8 @@ impl Report {
     /// The answer would be the same another time, as far as this entry goes.
     fn is_final(self) -> bool {
         let is_of_now = |delivery| {
-            use Delivery::{Refused, TooFast, TooOld, Unclaimed};
-            matches!(delivery, Refused | TooOld | TooFast | Unclaimed)
+            use Delivery::{Refused, TooFast, TooOld, TurnedAway, Unclaimed};
+            matches!(delivery, Refused | TooOld | TooFast | TurnedAway | Unclaimed)
         };
         match self {
             Self::Damaged => false,

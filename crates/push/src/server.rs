@@ -313,9 +313,9 @@ impl PushServer {
         handled
     }
 
-    /// Decides that there is no time for a request: [`Self::answer`] does without the provider.
-    pub(crate) fn turn_away(&self, opened: &mut Opened) {
-        opened.is_turned_away = true;
+    /// Decides whether there is no time for a request: then the next [`Self::answer`] does without the provider.
+    pub(crate) fn turn_away(&self, opened: &mut Opened, is_turned_away: bool) {
+        opened.is_turned_away = is_turned_away;
     }
 
     /// Ends a message whose answer nobody takes: after a restart it is not needed any more.
@@ -348,12 +348,9 @@ impl PushServer {
             (Some(kind @ AnswerKind::Registration), Channel::Own) => {
                 (kind, self.registration(message, when, &mut opened.taken).await?)
             }
-            (Some(kind @ AnswerKind::Request), Channel::Own) if opened.is_turned_away => {
-                let payload = self.turned_away(&message, now).await?;
-                self.metrics.refusal("slow_provider");
-                (kind, payload)
+            (Some(kind @ AnswerKind::Request), Channel::Own) => {
+                (kind, self.request(&message, when, opened.is_turned_away).await?)
             }
-            (Some(kind @ AnswerKind::Request), Channel::Own) => (kind, self.request(message, when).await?),
             _ => return Err(Unanswered::OtherKind),
         };
         let payload = Bytes::from(payload);

@@ -189,9 +189,7 @@ impl Attempts {
         } else if opened.asks_provider() {
             let waiting = || shared.wait_with(opened.bytes(), |state| &mut state.for_the_provider);
             of_its_kind = self.places.of_requests(waiting).await;
-            if of_its_kind.is_none() {
-                self.server.turn_away(opened);
-            }
+            self.server.turn_away(opened, of_its_kind.is_none());
         }
         let _place = self.places.any().await?;
         let answered = self.server.answer(opened, shared.settings.clock.now()).await;

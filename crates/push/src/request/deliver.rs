@@ -22,7 +22,7 @@ const HELD_BACK: &[u8] = b"held back ";
 const HELD_BACK_OF: &[u8] = b"held back of ";
 
 /// The claims on a message to a device: of what is sent, and of what is held back, whomever of.
-pub(super) fn claim_keys(message_id: &[u8], device: &DeviceId) -> [ClaimKey; 2] {
+fn claim_keys(message_id: &[u8], device: &DeviceId) -> [ClaimKey; 2] {
     [message_id.to_vec(), [HELD_BACK, message_id].concat()]
         .map(|message_id| ClaimKey { message_id, device: device.clone() })
 }
@@ -42,6 +42,8 @@ pub(super) enum Delivery {
     TooOld,
     /// Not sent, because the receiver was notified too often.
     TooFast,
+    /// Not sent, because the provider does not keep up.
+    TurnedAway,
     /// Perhaps sent.
     Unknown,
     /// An earlier request for it was perhaps sent.
@@ -186,15 +188,26 @@ impl Delivered {
 
 impl PushServer {
     /// Claims what may be sent now, and sends what it won. The claims are not ended yet: see [`Delivered::ends`].
-    pub(super) async fn deliver(&self, deliveries: Deliveries, when: When) -> Result<Delivered, StoreAway> {
+    /// What is turned away is only looked up: it may have been sent before.
+    pub(super) async fn deliver(
+        &self,
+        deliveries: Deliveries,
+        when: When,
+        is_turned_away: bool,
+    ) -> Result<Delivered, StoreAway> {
         let age = when.now.saturating_sub(when.made_at);
         let Deliveries { message_id, wanted } = deliveries;
         let mut delivered = Delivered::nothing();
         let is_too_old = age > self.settings.max_request_age;
         let (mut due, mut not_due) = (Vec::new(), Vec::new());
+        if is_turned_away {
+            self.metrics.refusal("slow_provider");
+        }
         for (device, Wanted { about, kind }) in wanted {
             let toll = Toll { receiver: device.key, about, is_held_back: kind.is_held_back() };
-            if is_too_old {
+            if is_turned_away {
+                not_due.push((device, Delivery::TurnedAway));
+            } else if is_too_old {
                 not_due.push((device, Delivery::TooOld));
             } else if !self.takes_toll(&toll, when) {
                 not_due.push((device, Delivery::TooFast));
@@ -368,6 +381,7 @@ impl Delivery {
             Self::Refused => "refused",
             Self::TooOld => "too_old",
             Self::TooFast => "too_fast",
+            Self::TurnedAway => "turned_away",
             Self::Unknown => "unknown",
             Self::UnknownBefore => "unknown_before",
             Self::Unclaimed => "damaged",
