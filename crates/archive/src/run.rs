@@ -90,11 +90,11 @@ async fn serve(
     let (clock, stop) = (&context.clock, &context.stop);
     let service = ArchiveGrpc::new(Arc::clone(&store), intake, metrics, clock.clone(), stop.clone());
     let admin = AdminGrpc::new(Arc::clone(&store), config.retention_rules(), clock.clone(), stop.clone());
-    let server = Server::new(context.drain)
+    let server = Server::new(context.drain, context.draining.clone())
         .with(poste_rpc::archive::server(service))
         .start(listener, stop.clone())
         .await?;
-    let administration = Server::new(context.drain)
+    let administration = Server::new(context.drain, context.draining.clone())
         .with(poste_rpc::archive::admin_server(admin))
         .start(admin_listener, stop.clone())
         .await?;

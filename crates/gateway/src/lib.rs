@@ -159,11 +159,11 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
     });
 
     let stop = context.stop.clone();
-    let publisher = Server::new(context.drain)
+    let publisher = Server::new(context.drain, context.draining.clone())
         .with(poste_rpc::gateway::server(grpc::Publisher(Arc::clone(&node))))
         .start(grpc, stop.clone())
         .await?;
-    let administration = Server::new(context.drain)
+    let administration = Server::new(context.drain, context.draining.clone())
         .with(poste_rpc::gateway::admin_server(admin::Admin {
             node: Arc::clone(&node),
             enode: enode.clone(),

@@ -88,6 +88,7 @@ where
     };
 
     context.readiness.draining();
+    context.draining.cancel();
     let stopped = tokio::select! {
         stopped = stop(services, delay, drain.timeout.0) => stopped,
         signal = signals.next() => {

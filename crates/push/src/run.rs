@@ -184,11 +184,11 @@ async fn start_on(
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
-    let calls = Server::new(context.drain)
+    let calls = Server::new(context.drain, context.draining.clone())
         .with(poste_rpc::push::server(PushGrpc::new(inside.clone())))
         .start(grpc, stop.clone())
         .await?;
-    let administration = Server::new(context.drain)
+    let administration = Server::new(context.drain, context.draining.clone())
         .with(poste_rpc::push::admin_server(AdminGrpc::new(inside)))
         .start(admin, stop.clone())
         .await?;
@@ -208,7 +208,12 @@ async fn start_on(
     let ending = CancellationToken::new();
     let mut upkeep = JoinSet::new();
     upkeep.spawn(repeating.run(ending.clone()));
-    upkeep.spawn(neighbours::watch_gateways(gateways, publisher, gateway_check, stop.clone()));
+    // In one process with a gateway it drains with it, and would find that it does not serve.
+    let (draining, watching) = (
+        context.draining.clone(),
+        neighbours::watch_gateways(gateways, publisher, gateway_check, stop.clone()),
+    );
+    upkeep.spawn(async move { draining.run_until_cancelled(watching).await.unwrap_or_default() });
     upkeep.spawn(neighbours::watch_provider(Arc::new(provider), provider_check, stop.clone()));
     upkeep.spawn(counts::refresh(Arc::clone(&store), scope, stop.clone()));
     upkeep.spawn(expiry::run(Arc::clone(&server), config, clock, stop.clone()));

@@ -40,13 +40,15 @@ pub struct Server {
     routes: RoutesBuilder,
     names: Vec<&'static str>,
     drain: Duration,
+    draining: CancellationToken,
 }
 
 impl Server {
-    /// A server without services. After the signal to stop, open calls have `drain` to end; then their
+    /// A server without services. From when `draining` is cancelled it says that it does not serve, and goes on serving:
+    /// that is for balancers to look away. After the signal to stop, open calls have `drain` to end; then their
     /// connections are cut.
-    pub fn new(drain: Duration) -> Self {
-        Self { routes: RoutesBuilder::default(), names: Vec::new(), drain }
+    pub fn new(drain: Duration, draining: CancellationToken) -> Self {
+        Self { routes: RoutesBuilder::default(), names: Vec::new(), drain, draining }
     }
 
     /// Adds a service, for example what [`crate::archive::server`] returns.
@@ -66,10 +68,10 @@ impl Server {
         self
     }
 
-    /// Serves on `listener` until `stop` is cancelled: `grpc.health.v1` then says NOT_SERVING, no connection is
-    /// accepted, and open calls are drained. Must be called inside a tokio runtime.
+    /// Serves on `listener` until `stop` is cancelled: `grpc.health.v1` then says NOT_SERVING if it did not before, no
+    /// connection is accepted, and open calls are drained. Must be called inside a tokio runtime.
     pub async fn start(self, listener: TcpListener, stop: CancellationToken) -> Result<Running, ServerError> {
-        let Self { mut routes, names, drain } = self;
+        let Self { mut routes, names, drain, draining } = self;
         let local_address = listener.local_addr().map_err(ServerError::Listener)?;
 
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -104,10 +106,14 @@ impl Server {
         let cut_on_drop = cut.clone().drop_guard();
         let task = tokio::spawn(async move {
             let deadline = async {
-                stop.cancelled().await;
+                tokio::select! {
+                    () = draining.cancelled() => {}
+                    () = stop.cancelled() => {}
+                }
                 for name in names.iter().copied().chain([""]) {
                     health.set_service_status(name, ServingStatus::NotServing).await;
                 }
+                stop.cancelled().await;
                 tokio::time::sleep(drain).await;
             };
             tokio::pin!(serving);

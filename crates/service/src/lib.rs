@@ -14,6 +14,7 @@
 //! - the [`Clock`], the only source of wall time;
 //! - a [`metrics::Scope`] of its own name, `context.metrics.scope("archive")`;
 //! - named checks, `context.readiness.add("archive.store")`: a check begins as not ready;
+//! - `context.draining`: when it is cancelled gRPC health says NOT_SERVING, and everything is served as before;
 //! - `context.stop`: when it is cancelled the service stops accepting, ends or cuts what is open within
 //!   `context.drain`, flushes, and its task ends.
 //!

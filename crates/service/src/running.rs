@@ -23,6 +23,9 @@ pub struct Context {
     pub metrics: Metrics,
     /// Where checks are added.
     pub readiness: Readiness,
+    /// Cancelled when the process begins to drain: it goes on serving, and says that it soon will not. One for all
+    /// services; where a service is stopped without it, its `stop` says the same.
+    pub draining: CancellationToken,
     /// Cancelled when this service is to stop.
     pub stop: CancellationToken,
     /// How long open work may take to end after that.
@@ -36,6 +39,7 @@ impl Context {
             clock: Clock::system(),
             metrics: Metrics::new(),
             readiness: Readiness::new(),
+            draining: CancellationToken::new(),
             stop: CancellationToken::new(),
             drain,
         }

@@ -10,6 +10,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
 /// A server process; killed when the test ends.
 struct Server {
     child: Child,
@@ -180,6 +184,41 @@ fn sigint_drains_too_and_readyz_says_so_meanwhile() {
     // The delay would last an hour; a second signal ends it at once, and is not a clean stop.
     server.signal("INT");
     assert_eq!(server.wait(Duration::from_secs(5)), Some(1));
+}
+
+#[tokio::test]
+async fn every_service_says_that_it_does_not_serve_while_the_drain_is_delayed() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let server = start(&[
+        "up",
+        "--ephemeral-ports",
+        "--gateway-rlpx-listen",
+        "127.0.0.1:0",
+        "--data",
+        data,
+        "--drain-delay",
+        "1h",
+    ]);
+    let listeners: Vec<String> = ["grpc", "admin"]
+        .iter()
+        .flat_map(|kind| server.ready[kind].as_object().unwrap().values())
+        .map(|address| format!("http://{}", address.as_str().unwrap()))
+        .collect();
+    assert_eq!(listeners.len(), 6, "{listeners:?}");
+    let mut watched = Vec::new();
+    for listener in listeners {
+        let target = poste_rpc::client::Target::lazy(&listener).unwrap();
+        let request = HealthCheckRequest { service: String::new() };
+        let mut health = HealthClient::new(target.channel()).watch(request).await.unwrap().into_inner();
+        assert_eq!(health.message().await.unwrap().unwrap().status(), ServingStatus::Serving, "{listener}");
+        watched.push((listener, health));
+    }
+    server.signal("TERM");
+    for (listener, mut health) in watched {
+        let said = tokio::time::timeout(Duration::from_secs(10), health.message()).await.expect("it says so");
+        assert_eq!(said.unwrap().unwrap().status(), ServingStatus::NotServing, "{listener}");
+    }
 }
 
 #[test]

@@ -29,9 +29,16 @@ impl GatewayAdminService for Admin {
 const NAME: &str = "poste.gateway.v1.GatewayAdminService";
 
 async fn start(drain: Duration) -> (Running, CancellationToken, Target) {
+    start_announcing(drain, CancellationToken::new()).await
+}
+
+async fn start_announcing(
+    drain: Duration,
+    draining: CancellationToken,
+) -> (Running, CancellationToken, Target) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stop = CancellationToken::new();
-    let server = Server::new(drain).with(crate::gateway::admin_server(Admin));
+    let server = Server::new(drain, draining).with(crate::gateway::admin_server(Admin));
     let running = server.start(listener, stop.clone()).await.unwrap();
     let target = Target::lazy(&format!("http://{}", running.local_address())).unwrap();
     (running, stop, target)
@@ -84,6 +91,27 @@ async fn a_stop_says_not_serving_first_and_cuts_what_outlasts_the_drain() {
     assert_eq!(health.message().await.unwrap().unwrap().status(), Answer::NotServing);
     tokio::time::timeout(Duration::from_secs(10), running.stopped()).await.unwrap().unwrap();
     endless.await.unwrap().expect_err("the call was cut");
+}
+
+#[tokio::test]
+async fn who_drains_says_so_and_serves_until_the_stop() {
+    let draining = CancellationToken::new();
+    let (running, stop, target) = start_announcing(Duration::from_millis(300), draining.clone()).await;
+    let mut watched = [watch_health(&target, "").await, watch_health(&target, NAME).await];
+    for health in &mut watched {
+        assert_eq!(health.message().await.unwrap().unwrap().status(), Answer::Serving);
+    }
+    draining.cancel();
+    for health in &mut watched {
+        let said = tokio::time::timeout(Duration::from_secs(10), health.message()).await.expect("it says so");
+        assert_eq!(said.unwrap().unwrap().status(), Answer::NotServing);
+    }
+    // Over a connection of its own, which it still accepts.
+    let late = Target::lazy(target.address()).unwrap();
+    crate::gateway::admin_client(late.channel()).node_info(NodeInfoRequest {}).await.unwrap();
+    drop(watched);
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), running.stopped()).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -174,7 +174,7 @@ async fn start(script: Script) -> (Stack, Strange, Running) {
 async fn start_with(script: Script, change: impl FnOnce(&mut GatewayConfig)) -> (Stack, Strange, Running) {
     let archive = Strange(Arc::new(Mutex::new(script)));
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
-    let server = Server::new(std::time::Duration::from_millis(100))
+    let server = Server::new(std::time::Duration::from_millis(100), CancellationToken::new())
         .with(poste_rpc::archive::server(archive.clone()))
         .start(listener, CancellationToken::new())
         .await
