@@ -1,11 +1,12 @@
-//! `scripts/test` on a host without Go and Docker: it names what it skips, and with CI=true that is a failure; and
-//! `scripts/conformance` on tables with faults.
+//! `scripts/test` on a host without Go and Docker: it names what it skips, and with CI=true that is a failure;
+//! `scripts/conformance` on tables with faults; `scripts/context` on ignore files that leave out what the build needs.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
+use poste_integration_tests::stack;
 
 /// What the script itself needs: Rust, a C compiler, and what every Unix has.
 const PRESENT: [&str; 9] = ["bash", "cargo", "cc", "dirname", "env", "git", "id", "sed", "realpath"];
@@ -66,6 +67,39 @@ fn a_requirement_without_a_test_is_noticed() -> Result<()> {
     std::fs::write(&altered, "no table at all\n")?;
     ensure!(!conformance(&altered)?.status.success(), "a file without rows passed");
     Ok(())
+}
+
+#[test]
+fn what_the_dockerfile_needs_and_the_ignore_file_leaves_out_is_noticed() -> Result<()> {
+    let ignore = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.dockerignore");
+    let whole = std::fs::read_to_string(&ignore)?;
+    let said = context(&ignore)?;
+    ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+
+    let directory = tempfile::tempdir()?;
+    let altered = directory.path().join("dockerignore");
+    for (line, fault) in [
+        ("!integration-tests/benches", "can't find `mail` bench"),
+        ("!integration-tests/examples", "can't find `endurance` example"),
+        ("!Cargo.lock", "cargo cannot build what it lets in"),
+        ("!proto", "proto/poste/archive/v1/archive.proto is left out, and the build reads it"),
+        ("*", "stands before *"),
+    ] {
+        let left: Vec<&str> = whole.lines().filter(|there| *there != line).collect();
+        std::fs::write(&altered, left.join("\n"))?;
+        let said = context(&altered)?;
+        let text = String::from_utf8_lossy(&said.stderr);
+        ensure!(!said.status.success() && text.contains(fault), "{line}: {text}");
+    }
+    Ok(())
+}
+
+/// With what cargo wrote beside the binary under test.
+fn context(ignore: &Path) -> Result<Output> {
+    let mut dep_info = stack::poste()?.get_program().to_owned();
+    dep_info.push(".d");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/context");
+    Command::new("bash").arg(script).arg(ignore).arg(dep_info).output().context("bash")
 }
 
 fn conformance(table: &Path) -> Result<Output> {
