@@ -34,6 +34,7 @@ use poste_rlpx::{Enode, Limits, LocalNode};
 use poste_rpc::client::{AddressError, Target};
 use poste_rpc::server::{Server, ServerError};
 use poste_service::listener::BindError;
+use poste_service::readiness::Check;
 use poste_service::running::ServiceError;
 use poste_service::{Addresses, Context, RunningService};
 use poste_wire::{SymKey, password_key};
@@ -59,6 +60,8 @@ use spool::{Spool, SpoolOptions};
 
 /// How often what has expired is taken out of the pool.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often it is shown how the archive is.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a start waits for another process to give back the spool, and how often it looks.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_RETRY: Duration = Duration::from_millis(200);
@@ -125,10 +128,11 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
     let metrics = Metrics::new(&context.metrics.scope("gateway"));
     let (outbox, spooling) = outbox(&config, &context, &key, metrics.clone()).await?;
     let mail = ArchiveMailServer::new(archive.clone(), Arc::clone(&outbox), metrics.clone());
+    let archive_check = context.readiness.add_informational("gateway.archive");
     let adoption = Adoption {
         directories: config.adopt_spools.clone(),
         archive,
-        outbox,
+        outbox: Arc::clone(&outbox),
         max_bytes: config.spool_size.0,
         clock: context.clock.clone(),
         max_ttl: longest_ttl(&config),
@@ -183,6 +187,7 @@ pub async fn start(config: GatewayConfig, context: Context) -> Result<RunningSer
     let peers = TaskTracker::new();
     peers.spawn(adoption.run(stop.clone()));
     peers.spawn(sweep(Arc::clone(&node), stop.clone()));
+    peers.spawn(watch_archive(Arc::clone(&node), outbox, archive_check, stop.clone()));
     peers.spawn(listener::run(Arc::clone(&node), rlpx, peers.clone(), stop.clone()));
     for enode in static_peers {
         peers.spawn(dialer::run(Arc::clone(&node), enode, stop.clone()));
@@ -365,5 +370,28 @@ async fn sweep(node: Arc<Node>, stop: CancellationToken) {
         let (envelopes, bytes) = node.pool.size();
         node.metrics.pool_envelopes.set(envelopes as i64);
         node.metrics.pool_bytes.set(bytes as i64);
+    }
+}
+
+/// Shows whether the archive is there, and how far back what it does not have yet goes.
+async fn watch_archive(node: Arc<Node>, outbox: Arc<Outbox>, check: Check, stop: CancellationToken) {
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let connected = outbox.size().connected;
+        node.metrics.archive_connected.set(connected.into());
+        if connected {
+            check.ready();
+        } else {
+            check.not_ready("no stream to the archive is open: what is accepted goes into the spool");
+        }
+        let held_back_ns = outbox.held_back_ns().and_then(|oldest_ns| u64::try_from(oldest_ns).ok());
+        let age =
+            held_back_ns.map(|oldest_ns| node.clock.now().saturating_sub(Duration::from_nanos(oldest_ns)));
+        node.metrics.held_back_seconds.set(age.map_or(0, |age| age.as_secs() as i64));
     }
 }

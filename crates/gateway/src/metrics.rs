@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) pool_bytes: Gauge,
     pub(crate) outbox_envelopes: Gauge,
     pub(crate) outbox_bytes: Gauge,
+    pub(crate) archive_connected: Gauge,
+    pub(crate) held_back_seconds: Gauge,
     pub(crate) spool: SpoolMetrics,
     envelopes_in: Counter,
     envelopes_known: Counter,
@@ -100,6 +102,12 @@ impl Metrics {
                 .gauge("outbox_envelopes", "Envelopes that the archive has not acknowledged"),
             outbox_bytes: scope
                 .gauge("outbox_bytes", "Bytes of envelopes that the archive has not acknowledged"),
+            archive_connected: scope
+                .gauge("archive_connected", "Whether a stream to the archive is open"),
+            held_back_seconds: scope.gauge(
+                "held_back_seconds",
+                "Age of the oldest envelope that is in the spool, or waits for the archive for long; 0 when none is",
+            ),
             spool: SpoolMetrics::new(scope),
             envelopes_in: counter(
                 "received_envelopes",

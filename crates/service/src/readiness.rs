@@ -12,8 +12,8 @@ pub struct Readiness(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
-    /// In the order in which they were added; `None` means ready, `Some` says why not.
-    checks: Vec<(String, Option<String>)>,
+    /// In the order in which they were added.
+    checks: Vec<CheckReport>,
 }
 
 /// Where a process is in its life.
@@ -37,8 +37,19 @@ impl Readiness {
 
     /// Adds a check. It is not ready until its handle says so.
     pub fn add(&self, name: impl Into<String>) -> Check {
+        self.push(name.into(), false)
+    }
+
+    /// Adds a check that is listed with the others and does not decide: the process can do its work without what it
+    /// checks.
+    pub fn add_informational(&self, name: impl Into<String>) -> Check {
+        self.push(name.into(), true)
+    }
+
+    fn push(&self, name: String, informational: bool) -> Check {
         let mut state = self.0.lock();
-        state.checks.push((name.into(), Some("starting".into())));
+        let reason = Some("starting".into());
+        state.checks.push(CheckReport { name, ready: false, informational, reason });
         Check { readiness: self.clone(), index: state.checks.len() - 1 }
     }
 
@@ -52,19 +63,12 @@ impl Readiness {
         self.0.lock().phase = Phase::Draining;
     }
 
-    /// Whether it is serving and every check is ready, and each check by itself.
+    /// Whether it is serving and every check that decides is ready, and each check by itself.
     pub fn report(&self) -> Report {
         let state = self.0.lock();
-        let checks: Vec<_> = state
-            .checks
-            .iter()
-            .map(|(name, reason)| CheckReport {
-                name: name.clone(),
-                ready: reason.is_none(),
-                reason: reason.clone(),
-            })
-            .collect();
-        let ready = state.phase == Phase::Serving && checks.iter().all(|check| check.ready);
+        let checks = state.checks.clone();
+        let ready =
+            state.phase == Phase::Serving && checks.iter().all(|check| check.ready || check.informational);
         Report { ready, phase: state.phase, checks }
     }
 }
@@ -89,7 +93,8 @@ impl Check {
 
     fn set(&self, reason: Option<String>) {
         // Checks are never removed, so the index holds.
-        self.readiness.0.lock().checks[self.index].1 = reason;
+        let check = &mut self.readiness.0.lock().checks[self.index];
+        (check.ready, check.reason) = (reason.is_none(), reason);
     }
 }
 
@@ -111,6 +116,9 @@ pub struct CheckReport {
     pub name: String,
     /// Its state.
     pub ready: bool,
+    /// Whether the process may be ready while this is not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub informational: bool,
     /// Why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -140,6 +148,12 @@ mod tests {
         assert_eq!(report.checks[1].reason, None);
 
         archive.ready();
+        let neighbour = readiness.add_informational("gateway.neighbour");
+        neighbour.not_ready("is away");
+        let report = readiness.report();
+        assert!(report.ready && !report.checks[2].ready, "{report:?}");
+        assert_eq!(report.checks[2].reason.as_deref(), Some("is away"));
+
         readiness.draining();
         assert_eq!((readiness.report().ready, readiness.report().phase), (false, Phase::Draining));
     }

@@ -216,6 +216,17 @@ impl Stack {
         self.fault("gateway.archive_store")
     }
 
+    /// Whether the gateway's process would be ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.context.readiness.serving();
+        self.context.readiness.report().ready
+    }
+
+    /// Why the archive counts as away, if so. It does not decide whether the gateway is ready.
+    pub(crate) fn archive_fault(&self) -> Option<String> {
+        self.fault("gateway.archive")
+    }
+
     /// Why the gateway's spool takes nothing, if so.
     pub(crate) fn spool_fault(&self) -> Option<String> {
         self.fault("gateway.spool")

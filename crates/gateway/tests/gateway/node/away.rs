@@ -26,6 +26,9 @@ async fn envelopes_are_confirmed_from_the_spool_and_archived_after_its_return() 
     let mut watcher = Peer::wanting(&stack, Dialect::Shh6, wants).await;
     let before = envelope(TOPIC, 100);
     peer.post_confirmed(std::slice::from_ref(&before)).await;
+    stack.counted("archive_connected", "", 1).await;
+    eventually("the check of the archive", || stack.archive_fault().is_none()).await;
+    assert_eq!(stack.metric("held_back_seconds", ""), 0);
     stack.stop_archive().await;
     stack.reaches_archive(false).await;
 
@@ -41,6 +44,11 @@ async fn envelopes_are_confirmed_from_the_spool_and_archived_after_its_return() 
     assert!(!info.archive_reachable);
     assert_eq!((stack.queue_fault(), stack.spool_fault()), (None, None), "there is room");
     assert_eq!((stack.metric("spooled_envelopes", ""), stack.metric("spool_envelopes", "")), (50, 50));
+    stack.counted_down("archive_connected", 0).await;
+    stack.clock.advance(Duration::from_secs(7));
+    stack.counted("held_back_seconds", "", 7).await;
+    assert!(stack.archive_fault().unwrap().contains("goes into the spool"));
+    assert!(stack.is_ready(), "a gateway works without its archive");
 
     // Requests end with the error form.
     for request in [everything(), everything().with_topics(vec![TOPIC])] {
@@ -56,6 +64,8 @@ async fn envelopes_are_confirmed_from_the_spool_and_archived_after_its_return() 
     assert_eq!(peer.fetch_in_time(&everything()).await, in_order(&all));
     assert_eq!((stack.metric("drained_envelopes", ""), stack.metric("spool_lost_envelopes", "")), (50, 0));
     eventually("the spool's files to go", || stack.spool_files().is_empty()).await;
+    stack.counted_down("held_back_seconds", 0).await;
+    eventually("the check of the archive", || stack.archive_fault().is_none()).await;
     stack.end().await;
 }
 
