@@ -158,6 +158,19 @@ impl Section for GatewayConfig {
                 return Err(format!("{setting} is {size}: write {MIN_BOUND} or more"));
             }
         }
+        if self.max_ttl < MIN_TTL {
+            return Err(format!("max_ttl is {}: write {MIN_TTL} or more", self.max_ttl));
+        }
+        if self.max_peers == 0 && self.static_peers.is_empty() {
+            return Err(
+                "max_peers is 0 and static_peers is empty: nobody could connect; write 1 or more".to_owned()
+            );
+        }
+        if self.mail_password.expose().is_empty() {
+            return Err(
+                "mail_password is empty: write one, or leave it out for the network's public one".to_owned()
+            );
+        }
         if self.adopt_spools.contains(&self.data) {
             return Err("adopt_spools names this gateway's own data directory: take it out".to_owned());
         }
@@ -167,3 +180,46 @@ impl Section for GatewayConfig {
 
 /// Room for some of the largest envelopes.
 const MIN_BOUND: ByteSize = ByteSize::mebibytes(4);
+/// The shortest ttl that an envelope can have: they are whole seconds, and 0 is refused.
+const MIN_TTL: HumanDuration = HumanDuration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use poste_service::config::Schema;
+
+    use super::*;
+
+    #[test]
+    fn fields_and_keys_agree() {
+        Schema::new().with::<GatewayConfig>().verify().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        assert_eq!(GatewayConfig::default().validate(), Ok(()));
+        let cases: [(fn(&mut GatewayConfig), &str); 8] = [
+            (|config| config.max_ttl.0 = std::time::Duration::from_millis(999), "max_ttl is 999ms: write 1s"),
+            (|config| config.max_peers = 0, "max_peers is 0"),
+            (|config| config.mail_password = Secret::new(""), "mail_password is empty"),
+            (|config| config.min_pow = -1.0, "min_pow"),
+            (|config| config.spool_size = ByteSize::mebibytes(3), "spool_size is 3MiB: write 4MiB"),
+            (|config| config.archive_store = Some("7".into()), "archive_store"),
+            (|config| config.static_peers.push("enode://7".into()), "static_peers"),
+            (|config| config.adopt_spools.push(config.data.clone()), "adopt_spools"),
+        ];
+        for (change, named) in cases {
+            let mut config = GatewayConfig::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_only_dials_needs_no_seats() {
+        let key = poste_codec::SecretKey::from_bytes(&[7; 32]).unwrap();
+        let peer = poste_rlpx::Enode::new(key.public(), "127.0.0.1".to_owned(), 30303).to_string();
+        let config = GatewayConfig { max_peers: 0, static_peers: vec![peer], ..GatewayConfig::default() };
+        assert_eq!(config.validate(), Ok(()));
+    }
+}
