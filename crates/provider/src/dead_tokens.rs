@@ -7,10 +7,12 @@
 //! - Nothing else ever means it.
 //! - While a large part of all pushes of a service fails, no token of it is called dead at all: one wrong setting must
 //!   not wipe every device.
+//! - However often gorush tells of a failure, it counts once: set up so, gorush tries each notification that fails again,
+//!   dead tokens too, and tells of each try.
 //!
 //! Everything here is in memory: after a restart the evidence against a token begins anew, which errs on its side.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ pub struct DeadTokenPolicy {
     pub doubtful_span: Duration,
     /// Doubtful tokens that are remembered; beyond that the one that was noticed first is forgotten. 10,000.
     pub max_doubtful: usize,
+    /// Failures that are remembered, so that each counts once; beyond that the oldest is forgotten. 10,000.
+    pub max_told: usize,
 }
 
 impl Default for DeadTokenPolicy {
@@ -54,6 +58,7 @@ impl Default for DeadTokenPolicy {
             doubtful_failures: 5,
             doubtful_span: Duration::from_secs(3600),
             max_doubtful: 10_000,
+            max_told: 10_000,
         }
     }
 }
@@ -77,6 +82,7 @@ pub struct DeadTokens {
 struct State {
     apns: Window,
     fcm: Window,
+    told: Told,
     doubtful: Doubtful,
 }
 
@@ -93,7 +99,8 @@ impl DeadTokens {
     /// Judges by this policy.
     pub fn new(policy: DeadTokenPolicy, metrics: Metrics) -> Self {
         let window = Window::new(policy.window / SLICES as u32);
-        let state = State { apns: window.clone(), fcm: window, doubtful: Doubtful::default() };
+        let state =
+            State { apns: window.clone(), fcm: window, told: Told::default(), doubtful: Doubtful::default() };
         Self { policy, metrics, state: Mutex::new(state) }
     }
 
@@ -108,11 +115,12 @@ impl DeadTokens {
         self.state.lock().window(service).take_back(count);
     }
 
-    /// Notes a failure, and judges the token.
+    /// Notes a failure, unless it was noted before, and judges the token.
     pub(crate) fn judge(&self, mark: &Mark, reason: FailureReason) -> Verdict {
         let mut state = self.state.lock();
+        let is_new = state.told.note(mark, self.policy.max_told);
         let window = state.window(mark.service);
-        window.add(Instant::now(), 0, 1);
+        window.add(Instant::now(), 0, u32::from(is_new));
         let (pushes, failures) = window.sums();
         let is_paused = failures >= self.policy.min_failures
             && u64::from(failures) * 100 > u64::from(pushes) * u64::from(self.policy.max_failed_percent);
@@ -192,6 +200,34 @@ impl Window {
     }
 }
 
+/// The notifications that failed last.
+#[derive(Default)]
+struct Told {
+    failures: HashSet<Failure>,
+    /// In the order in which they were told.
+    order: VecDeque<Failure>,
+}
+
+/// A token is pushed to at most once at one time: it, and when its notification was sent.
+type Failure = (Service, [u8; 16], Duration);
+
+impl Told {
+    /// Notes a failure, and says whether it is new.
+    fn note(&mut self, mark: &Mark, max: usize) -> bool {
+        let failure = (mark.service, mark.fingerprint.0, mark.sent_at);
+        if !self.failures.insert(failure) {
+            return false;
+        }
+        self.order.push_back(failure);
+        if self.order.len() > max.max(1)
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.failures.remove(&oldest);
+        }
+        true
+    }
+}
+
 /// Tokens that failed for a reason that may be ours.
 #[derive(Default)]
 struct Doubtful {
@@ -215,7 +251,7 @@ impl Evidence {
 }
 
 impl Doubtful {
-    /// Notes a failure once for each notification: gorush tells each of its own retries.
+    /// Notes a failure once for each notification.
     fn note(&mut self, mark: &Mark, max: usize) -> Evidence {
         let token = mark.fingerprint.0;
         if let Some(evidence) = self.evidence.get_mut(&token) {
@@ -244,123 +280,4 @@ impl Doubtful {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::notif_id::NotificationKey;
-    use crate::notification::{DeviceToken, Reference};
-
-    fn judge() -> DeadTokens {
-        DeadTokens::new(DeadTokenPolicy::default(), Metrics::new())
-    }
-
-    fn failed(token: &str, sent_at_secs: u64) -> Mark {
-        let key = NotificationKey::new([1; 32]);
-        Mark {
-            service: Service::Apns,
-            sent_at: Duration::from_secs(sent_at_secs),
-            fingerprint: key.fingerprint(&DeviceToken::new(token)),
-            reference: Reference::new(b"row").unwrap(),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_unregistered_token_is_dead_at_once() {
-        assert_eq!(judge().judge(&failed("a", 0), FailureReason::Unregistered), Verdict::Dead);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_doubtful_token_is_dead_after_repeated_failures_among_successes() {
-        let judge = judge();
-        judge.pushed(Service::Apns, 100);
-        for minute in [0, 20, 40, 50] {
-            let verdict = judge.judge(&failed("a", minute * 60), FailureReason::BadToken);
-            assert_eq!(verdict, Verdict::Keep, "minute {minute}");
-        }
-        assert_eq!(
-            judge.judge(&failed("b", 60 * 60), FailureReason::BadToken),
-            Verdict::Keep,
-            "another token"
-        );
-        assert_eq!(
-            judge.judge(&failed("a", 59 * 60), FailureReason::BadToken),
-            Verdict::Keep,
-            "too short a time"
-        );
-        assert_eq!(judge.judge(&failed("a", 59 * 60), FailureReason::BadToken), Verdict::Keep, "told twice");
-        assert_eq!(judge.judge(&failed("a", 60 * 60), FailureReason::BadToken), Verdict::Dead);
-        assert_eq!(judge.judge(&failed("a", 61 * 60), FailureReason::BadToken), Verdict::Keep, "begun anew");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_doubtful_token_stays_while_all_tokens_fail_or_nobody_knows() {
-        let judge = judge();
-        for minute in 0..120 {
-            judge.pushed(Service::Apns, 1);
-            let verdict = judge.judge(&failed("a", minute * 60), FailureReason::BadToken);
-            assert_eq!(verdict, Verdict::Keep, "minute {minute}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn when_most_pushes_fail_no_token_is_called_dead_until_they_go_well_again() {
-        let judge = judge();
-        judge.pushed(Service::Apns, 30);
-        let mut verdicts =
-            (0..30).map(|device| judge.judge(&failed(&format!("{device}"), 0), FailureReason::Unregistered));
-        assert!(verdicts.by_ref().take(19).all(|verdict| verdict == Verdict::Dead), "too few to tell");
-        assert!(verdicts.all(|verdict| verdict == Verdict::Keep), "the breaker is open");
-        let mut elsewhere = failed("x", 0);
-        elsewhere.service = Service::Fcm;
-        assert_eq!(
-            judge.judge(&elsewhere, FailureReason::Unregistered),
-            Verdict::Dead,
-            "the other service works"
-        );
-        tokio::time::advance(Duration::from_secs(2 * 3600)).await;
-        judge.pushed(Service::Apns, 30);
-        assert_eq!(judge.judge(&failed("y", 0), FailureReason::Unregistered), Verdict::Dead);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pushes_that_were_not_taken_do_not_count() {
-        let judge = judge();
-        judge.pushed(Service::Apns, 20);
-        tokio::time::advance(Duration::from_secs(5 * 60)).await;
-        judge.pushed(Service::Apns, 30);
-        judge.not_pushed(Service::Apns, 40);
-        assert_eq!(judge.state.lock().apns.sums(), (10, 0));
-        judge.not_pushed(Service::Apns, 40);
-        assert_eq!(judge.state.lock().apns.sums(), (0, 0), "never below none");
-        judge.pushed(Service::Apns, 5);
-        judge.not_pushed(Service::Fcm, 5);
-        assert_eq!(judge.state.lock().apns.sums(), (5, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_remembered_of_doubtful_tokens_is_bounded() {
-        let policy = DeadTokenPolicy { max_doubtful: 10, ..DeadTokenPolicy::default() };
-        let judge = DeadTokens::new(policy, Metrics::new());
-        for device in 0..1000 {
-            judge.judge(&failed(&format!("{device}"), 0), FailureReason::WrongTopic);
-        }
-        let state = judge.state.lock();
-        assert_eq!((state.doubtful.evidence.len(), state.doubtful.order.len()), (10, 10));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn other_failures_never_condemn_a_token() {
-        let judge = judge();
-        judge.pushed(Service::Apns, 10_000);
-        for hour in 0..100 {
-            for reason in [
-                FailureReason::BadPayload,
-                FailureReason::Throttled,
-                FailureReason::Credentials,
-                FailureReason::Unavailable,
-                FailureReason::Other,
-            ] {
-                assert_eq!(judge.judge(&failed("a", hour * 3600), reason), Verdict::Keep);
-            }
-        }
-    }
-}
+mod tests;
