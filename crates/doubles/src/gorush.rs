@@ -47,8 +47,10 @@ pub struct Settings {
     pub google_project: String,
     /// Apple's and Google's side.
     pub providers: Providers,
-    /// How long an answer of theirs takes.
-    pub provider_delay: Duration,
+    /// How long an answer of Apple takes.
+    pub apple_delay: Duration,
+    /// How long an answer of Google takes.
+    pub google_delay: Duration,
     /// How long gorush tries on when Google refuses the connection. 7 s in the real one.
     pub google_retries: Duration,
     /// Tokens that begin so are dead.
@@ -68,7 +70,8 @@ impl Default for Settings {
             feedback: None,
             google_project: "local-test".into(),
             providers: Providers::Up,
-            provider_delay: Duration::ZERO,
+            apple_delay: Duration::ZERO,
+            google_delay: Duration::ZERO,
             google_retries: Duration::from_secs(7),
             dead_prefix: "baddev".into(),
         }

@@ -1,8 +1,8 @@
 //! gorush over HTTP: `POST /api/push`.
 //!
-//! Notifications wait in one bounded queue. As soon as one of a bounded number of calls is free, it takes what waits
-//! (so a quiet queue means no delay, and a busy one means fuller calls). A call holds one push service only, so that
-//! a service that gorush has switched off shows in its count.
+//! Each push service has a bounded queue and a bounded number of calls of its own: a gorush in sync mode answers when
+//! Apple or Google has, and the one must not wait for the other. As soon as a call is free, it takes what waits (so a
+//! quiet queue means no delay, and a busy one means fuller calls).
 //!
 //! gorush's 200 means *queued*, at best. What it says beyond that is a hint, counted and reported as
 //! [`Unknown`](crate::Unknown); tokens are judged by the feedback hook alone.
@@ -11,20 +11,22 @@
 //! and calls answered 400, in smaller parts.
 
 mod answer;
+mod batch;
 mod body;
 mod call;
 mod connection;
 mod counted;
 mod dispatch;
 
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +36,7 @@ use crate::notif_id::{Mark, NotificationKey};
 use crate::notification::{Notification, Service};
 use crate::outcome::{Outcome, Refused, Unknown};
 use crate::{PushProvider, Unavailable};
+use batch::Batch;
 use connection::{Address, Connections};
 
 /// Settings of the way to a gorush.
@@ -42,12 +45,14 @@ pub struct GorushSettings {
     /// Where it is, for example `http://127.0.0.1:8088`; `/api/push` is added. Plain HTTP: gorush has no
     /// authentication, so it stands on a network of its own, or behind a local proxy that speaks TLS.
     pub url: String,
-    /// Notifications that may wait for a call. 2,048.
+    /// Notifications of one service that may wait for a call. 2,048.
     pub queue: usize,
-    /// Calls at once, each on a connection of its own. 4.
+    /// Calls at once for each service, each on a connection of its own. 4.
     pub max_calls: usize,
     /// Notifications in one call; gorush's own limit is 100 unless it is set otherwise. 100.
     pub max_batch: usize,
+    /// A limit that gorush named is tried again after so long: it may have been corrected. 5 min.
+    pub limit_retry: Duration,
     /// How long a notification may wait for a call: no longer than senders wait before they ask another server. 3 s.
     pub queue_timeout: Duration,
     /// How long connecting may take, name resolution included. 2 s.
@@ -72,6 +77,7 @@ impl Default for GorushSettings {
             queue: 2048,
             max_calls: 4,
             max_batch: 100,
+            limit_retry: Duration::from_secs(5 * 60),
             queue_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(2),
             call_timeout: Duration::from_secs(10),
@@ -104,12 +110,13 @@ pub enum SettingsError {
 #[derive(Debug)]
 pub struct GorushProvider {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<Job>,
-    dispatcher: parking_lot::Mutex<Option<JoinHandle<()>>>,
+    apns: mpsc::Sender<Job>,
+    fcm: mpsc::Sender<Job>,
+    dispatchers: parking_lot::Mutex<JoinSet<()>>,
     stop: CancellationToken,
 }
 
-/// What the provider, the dispatcher and its calls share.
+/// What the provider, the dispatchers and their calls share.
 #[derive(Debug)]
 struct Shared {
     settings: GorushSettings,
@@ -117,9 +124,7 @@ struct Shared {
     dead_tokens: Arc<DeadTokens>,
     metrics: Metrics,
     connections: Connections,
-    calls: Arc<Semaphore>,
-    /// The most that gorush takes in one call, as far as we have learned.
-    batch: AtomicUsize,
+    batch: Batch,
     /// For the log: whether the last call reached gorush.
     is_reachable: AtomicBool,
 }
@@ -152,7 +157,7 @@ impl GorushProvider {
         Address::parse(url).map(drop)
     }
 
-    /// Starts the calls' task; must be called within a tokio runtime. Does not connect yet.
+    /// Starts the calls' tasks; must be called within a tokio runtime. Does not connect yet.
     pub fn start(
         settings: GorushSettings,
         key: NotificationKey,
@@ -160,31 +165,33 @@ impl GorushProvider {
         metrics: Metrics,
     ) -> Result<Self, SettingsError> {
         let address = Address::parse(&settings.url)?;
-        let (queue, jobs) = mpsc::channel(settings.queue.max(1));
         let shared = Arc::new(Shared {
             key,
             dead_tokens,
             connections: Connections::new(address, settings.clone()),
-            calls: Arc::new(Semaphore::new(settings.max_calls.max(1))),
-            batch: AtomicUsize::new(settings.max_batch.max(1)),
+            batch: Batch::new(settings.max_batch, settings.limit_retry),
             is_reachable: AtomicBool::new(true),
             metrics,
             settings,
         });
         let stop = CancellationToken::new();
-        let dispatcher = tokio::spawn(dispatch::run(shared.clone(), jobs, stop.clone()));
-        Ok(Self { shared, queue, dispatcher: parking_lot::Mutex::new(Some(dispatcher)), stop })
+        let mut dispatchers = JoinSet::new();
+        let mut start = |service| {
+            let (queue, jobs) = mpsc::channel(shared.settings.queue.max(1));
+            dispatchers.spawn(dispatch::run(shared.clone(), service, jobs, stop.clone()));
+            queue
+        };
+        let (apns, fcm) = (start(Service::Apns), start(Service::Fcm));
+        Ok(Self { shared, apns, fcm, dispatchers: parking_lot::Mutex::new(dispatchers), stop })
     }
 
     /// Takes nothing more, and waits until everything taken before has its outcome: at most as long as a notification
-    /// may wait and a call with its retries may take.
+    /// may wait and a call with its retries may take. Who stops waiting ends the calls.
     pub async fn stop(&self) {
         self.stop.cancel();
-        let dispatcher = self.dispatcher.lock().take();
-        if let Some(dispatcher) = dispatcher {
-            // A panic in the task has been logged by the hook.
-            let _ = dispatcher.await;
-        }
+        let mut dispatchers = mem::take(&mut *self.dispatchers.lock());
+        // A panic in a task has been logged by the hook.
+        while dispatchers.join_next().await.is_some() {}
     }
 
     async fn hand_over(&self, notification: Notification) -> Outcome {
@@ -211,7 +218,11 @@ impl GorushProvider {
         let deadline = Instant::now() + self.shared.settings.queue_timeout;
         let is_decided = Arc::new(AtomicBool::new(false));
         let job = Job { service, notif_id, json, counts, deadline, is_decided: is_decided.clone(), answer };
-        match self.queue.try_send(job) {
+        let queue = match service {
+            Service::Apns => &self.apns,
+            Service::Fcm => &self.fcm,
+        };
+        match queue.try_send(job) {
             Ok(()) => {
                 self.shared.metrics.queued.inc();
             }
@@ -243,13 +254,5 @@ impl PushProvider for GorushProvider {
             }
         }
         .boxed()
-    }
-}
-
-impl Drop for GorushProvider {
-    fn drop(&mut self) {
-        if let Some(dispatcher) = self.dispatcher.lock().take() {
-            dispatcher.abort();
-        }
     }
 }

@@ -29,9 +29,10 @@ impl Core {
         if !has_target || (!is_ios && notification.tokens.len() > MAX_ANDROID_TOKENS) {
             return Vec::new();
         }
-        tokio::time::sleep(self.settings.provider_delay).await;
-        if self.settings.providers == Providers::Down && !is_ios {
-            tokio::time::sleep(self.settings.google_retries).await;
+        let settings = &self.settings;
+        tokio::time::sleep(if is_ios { settings.apple_delay } else { settings.google_delay }).await;
+        if settings.providers == Providers::Down && !is_ios {
+            tokio::time::sleep(settings.google_retries).await;
         }
         // For Google a topic is a broadcast of its own; for Apple it is only the app's name.
         let broadcast = Some(&notification.topic).filter(|topic| !is_ios && !topic.is_empty());

@@ -59,7 +59,7 @@ async fn it_goes_down_and_comes_back_on_the_same_port() {
 
 #[tokio::test]
 async fn a_full_queue_is_a_500() {
-    let settings = Settings { queue: 2, provider_delay: Duration::from_secs(3600), ..Settings::default() };
+    let settings = Settings { queue: 2, apple_delay: Duration::from_secs(3600), ..Settings::default() };
     let gorush = start(settings).await;
     for status in [200, 200, 500] {
         assert_eq!(post(&gorush, ONE).await.unwrap().status, status);

@@ -33,7 +33,7 @@ pub(super) async fn deliver(shared: &Shared, service: Service, jobs: Vec<Job>) {
             Ok(Reply { status: 400, body }) if jobs.len() > 1 => {
                 let said = body.as_deref().and_then(batch_limit).filter(|limit| *limit < jobs.len());
                 if let Some(limit) = said {
-                    shared.batch.fetch_min(limit, Ordering::Relaxed);
+                    shared.batch.limited(limit);
                 }
                 parts.extend(split(jobs, said));
             }
@@ -76,7 +76,7 @@ async fn post(shared: &Shared, body: Bytes) -> Result<Reply, CallFailure> {
 /// What a status and its body mean for the notifications of the call.
 fn settle(shared: &Shared, service: Service, jobs: Vec<Job>, reply: &Reply) {
     match reply.status {
-        200 => {}
+        200 => shared.batch.taken(jobs.len()),
         400 => return end_all(shared, jobs, |_| Outcome::Refused(Refused::BadRequest)),
         status => return end_all(shared, jobs, |_| Outcome::Unknown(Unknown::Status(status))),
     }
@@ -90,8 +90,8 @@ fn settle(shared: &Shared, service: Service, jobs: Vec<Job>, reply: &Reply) {
         tracing::debug!(counted = taken.counts, expected, "gorush counts otherwise");
     }
     if taken.counts < expected {
-        // It does not say which it passed over; without them the tokens are judged more carefully.
-        shared.dead_tokens.not_pushed(service, u32::try_from(jobs.len()).unwrap_or(u32::MAX));
+        // It does not say which it passed over.
+        shared.dead_tokens.not_pushed(service, passed_over(jobs.len(), expected, taken.counts));
         return end_all(shared, jobs, |_| Outcome::Unknown(Unknown::CountedTooFew));
     }
     if !taken.names_failures() {
@@ -111,6 +111,14 @@ fn end_all(shared: &Shared, jobs: Vec<Job>, outcome: impl Fn(&Job) -> Outcome) {
         let outcome = outcome(&job);
         job.end(outcome, &shared.metrics);
     }
+}
+
+/// How many of a call's notifications gorush passed over: their part of the count that is missing, rounded up, because
+/// with fewer pushes tokens are judged more carefully.
+fn passed_over(notifications: usize, expected: u64, counted: u64) -> u32 {
+    let missing = expected.saturating_sub(counted);
+    let passed_over = (notifications as u64).saturating_mul(missing).div_ceil(expected.max(1));
+    u32::try_from(passed_over).unwrap_or(u32::MAX)
 }
 
 /// Parts of at most `limit` notifications, or halves.
@@ -148,5 +156,20 @@ fn word(ended: &Result<Reply, CallFailure>) -> &'static str {
         Err(CallFailure::NotWritten) => "not_written",
         Err(CallFailure::Lost) => "lost",
         Err(CallFailure::Timeout) => "timeout",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gorush_passed_over_is_in_proportion_to_what_it_did_not_count() {
+        assert_eq!(passed_over(100, 200, 0), 100, "a service that is switched off");
+        assert_eq!(passed_over(100, 200, 198), 1);
+        assert_eq!(passed_over(100, 200, 199), 1, "a half one is one");
+        assert_eq!(passed_over(1, 2, 1), 1);
+        assert_eq!(passed_over(100, 100, 97), 3);
+        assert_eq!(passed_over(0, 0, 0), 0);
     }
 }

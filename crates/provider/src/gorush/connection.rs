@@ -79,7 +79,8 @@ pub(super) enum CallFailure {
     Timeout,
 }
 
-/// The connections that no call uses at the moment; at most as many as there may be calls.
+/// The connections that no call uses at the moment; at most as many as there may be calls
+/// of both services.
 #[derive(Debug)]
 pub(super) struct Connections {
     address: Address,
@@ -181,7 +182,7 @@ impl Connections {
     fn keep(&self, mut connection: Connection) {
         connection.used = Instant::now();
         let mut idle = self.idle.lock();
-        if !connection.sender.is_closed() && idle.len() < self.settings.max_calls.max(1) {
+        if !connection.sender.is_closed() && idle.len() < 2 * self.settings.max_calls.max(1) {
             idle.push(connection);
         }
     }

@@ -1,9 +1,9 @@
-//! From the queue to the calls.
+//! From the queue of a service to its calls.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -11,13 +11,22 @@ use super::{Job, Shared, call};
 use crate::notification::Service;
 
 /// Takes from the queue what waits whenever a call is free. After `stop` it ends once the queue and the calls have.
-pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>, stop: CancellationToken) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    service: Service,
+    mut queue: mpsc::Receiver<Job>,
+    stop: CancellationToken,
+) {
+    let max_calls = shared.settings.max_calls.max(1);
     let mut calls = JoinSet::new();
     let mut waiting = Vec::new();
-    while let Some(permit) = free_call(&shared).await {
-        let max = shared.batch.load(Ordering::Relaxed);
+    loop {
+        while calls.try_join_next().is_some() {}
+        if calls.len() >= max_calls {
+            calls.join_next().await;
+        }
         let taken = tokio::select! {
-            taken = queue.recv_many(&mut waiting, max) => taken,
+            taken = queue.recv_many(&mut waiting, shared.batch.size()) => taken,
             () = stop.cancelled(), if !queue.is_closed() => {
                 queue.close();
                 continue;
@@ -27,41 +36,19 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Job>, sto
             break;
         }
         shared.metrics.queued.dec_by(i64::try_from(taken).unwrap_or(i64::MAX));
-        while calls.try_join_next().is_some() {}
-        let mut permit = Some(permit);
-        for (service, jobs) in in_calls(&mut waiting) {
-            let permit = match permit.take() {
-                Some(permit) => permit,
-                None => match free_call(&shared).await {
-                    Some(permit) => permit,
-                    None => return,
-                },
-            };
+        let jobs = for_a_call(&mut waiting);
+        if !jobs.is_empty() {
             let shared = shared.clone();
-            calls.spawn(async move {
-                call::deliver(&shared, service, jobs).await;
-                drop(permit);
-            });
+            calls.spawn(async move { call::deliver(&shared, service, jobs).await });
         }
     }
     while calls.join_next().await.is_some() {}
 }
 
-async fn free_call(shared: &Shared) -> Option<OwnedSemaphorePermit> {
-    shared.calls.clone().acquire_owned().await.ok()
-}
-
-/// Parts the notifications by service; those for which nobody waits any more are left out.
-fn in_calls(waiting: &mut Vec<Job>) -> Vec<(Service, Vec<Job>)> {
-    let (mut apns, mut fcm) = (Vec::new(), Vec::new());
-    for job in waiting.drain(..) {
-        if job.is_decided.swap(true, Ordering::SeqCst) || job.answer.is_closed() {
-            continue;
-        }
-        match job.service {
-            Service::Apns => apns.push(job),
-            Service::Fcm => fcm.push(job),
-        }
-    }
-    [(Service::Apns, apns), (Service::Fcm, fcm)].into_iter().filter(|(_, jobs)| !jobs.is_empty()).collect()
+/// Those for which somebody still waits. From here on they are no longer refused for their wait: their call is free.
+fn for_a_call(waiting: &mut Vec<Job>) -> Vec<Job> {
+    waiting
+        .drain(..)
+        .filter(|job| !job.is_decided.swap(true, Ordering::SeqCst) && !job.answer.is_closed())
+        .collect()
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use poste_doubles::gorush::{Feedback as HookOf, Gorush, Providers, Settings};
+use futures::future::join_all;
+use poste_doubles::gorush::{Fault, Feedback as HookOf, Gorush, Providers, Settings};
 use poste_provider::{
     DeadTokenPolicy, DeadTokens, DeviceToken, FailureReason, Feedback, FeedbackHook, FeedbackSettings,
     GorushProvider, GorushSettings, Metrics, Outcome, PushProvider, PushService, Verdict,
@@ -59,6 +60,20 @@ async fn a_dead_token_comes_back_as_one() {
         assert_eq!(around.provider.send(notification(apns(), "alive")).await, Outcome::Sent);
         around.gorush.settle().await;
         assert!(around.events.try_recv().is_err(), "success is not reported");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_counts_too_few_takes_back_no_more_than_was_passed_over() {
+    let mut around = start(Settings::default(), FeedbackSettings::default()).await;
+    around.gorush.set_fault(Some(Fault::WrongCount(-1)));
+    let tokens = (0..60).map(|number| format!("{}{number}", if number < 25 { "baddev" } else { "alive" }));
+    let sent = tokens.map(|token| around.provider.send(notification(apns(), &token)));
+    join_all(sent).await;
+    around.gorush.settle().await;
+    for number in 0..25 {
+        let event = around.events.recv().await.unwrap();
+        assert_eq!(event.verdict, Verdict::Dead, "failure {number} of 25 among 60 pushes");
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not take for tests")]
 
 mod feedback;
+mod log;
 mod outcomes;
 mod overload;
 mod recorded;

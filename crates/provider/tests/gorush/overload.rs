@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use poste_doubles::gorush::{Fault, Settings};
-use poste_provider::{Outcome, PushProvider, Refused, Unknown};
+use poste_doubles::gorush::{Fault, Gorush, Settings};
+use poste_provider::{Outcome, PushProvider, PushService, Refused, Unknown};
 
+use super::log::Log;
 use super::{apns, notification, start};
 
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -40,6 +41,37 @@ async fn a_gorush_with_a_smaller_limit_gets_smaller_calls() {
     assert_eq!(refused, 1, "the limit is learned from the first refusal");
     gorush.settle().await;
     assert_eq!(gorush.pushes().len(), 100);
+}
+
+#[tokio::test]
+async fn a_limit_that_gorush_gave_up_is_forgotten() {
+    let log = Log::default();
+    let _guard = log.keep();
+    let (gorush, provider) = start(Settings { max_notifications: 3, ..Settings::default() }, |settings| {
+        settings.max_calls = 1;
+        settings.limit_retry = Duration::ZERO;
+    })
+    .await;
+    let send_many = async || {
+        let all =
+            join_all((0..50).map(|number| provider.send(notification(apns(), &number.to_string())))).await;
+        assert!(all.iter().all(|outcome| *outcome == Outcome::Sent), "{all:?}");
+    };
+    send_many().await;
+    assert!(
+        gorush.calls().iter().filter(|call| call.status == 200).all(|call| call.notifications().len() <= 3)
+    );
+    gorush.go_down().await;
+    let address = gorush.url().trim_start_matches("http://").parse().unwrap();
+    let corrected = Gorush::start_at(address, Settings::default()).await.unwrap();
+    send_many().await;
+    send_many().await;
+    let calls = corrected.calls();
+    assert!(calls.iter().all(|call| call.status == 200));
+    assert!(calls.iter().any(|call| call.notifications().len() > 4), "as many again as the settings say");
+    for said in ["raise core.max_notification", "takes more notifications in a call again"] {
+        assert_eq!(log.text().matches(said).count(), 1, "{said}: {}", log.text());
+    }
 }
 
 #[tokio::test]
@@ -92,6 +124,36 @@ async fn what_waited_too_long_is_refused_and_never_sent() {
     gorush.settle().await;
     let tokens: Vec<_> = gorush.pushes().into_iter().map(|push| push.token).collect();
     assert_eq!(tokens, ["first", "next"]);
+}
+
+#[tokio::test]
+async fn a_slow_service_holds_up_no_push_of_the_other() {
+    for (slow, other) in [(PushService::Fcm, apns()), (apns(), PushService::Fcm)] {
+        let what = format!("{slow:?} is slow");
+        let mut double = Settings { is_sync: true, ..Settings::default() };
+        match slow {
+            PushService::Fcm => double.google_delay = FOREVER,
+            PushService::Apns { .. } => double.apple_delay = FOREVER,
+        }
+        let (_gorush, provider) = start(double, |settings| {
+            settings.max_batch = 1;
+            settings.call_timeout = FOREVER;
+            settings.queue_timeout = Duration::from_secs(5);
+        })
+        .await;
+        let all_of = |service: &PushService| {
+            join_all((0..20).map(|number| provider.send(notification(service.clone(), &number.to_string()))))
+        };
+        // The slow ones come first, and most of them wait for a call until they are refused.
+        let mut slow = std::pin::pin!(all_of(&slow));
+        tokio::select! {
+            biased;
+            outcomes = &mut slow => panic!("{what}, and yet {outcomes:?}"),
+            outcomes = all_of(&other) => {
+                assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Sent), "{what}: {outcomes:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
