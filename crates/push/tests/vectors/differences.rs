@@ -115,13 +115,13 @@ pub(crate) const DIFFERENCES: &[(&str, &str, Ours, &str)] = &[
         "notifications",
         "gorush-answers-500",
         Ours::Reports(&[(false, 0)], 1),
-        "after any end but a good 200 nobody knows whether it was sent: failure, without a reason",
+        "after any end but a good 200 nobody knows whether it was sent: failure, without a reason (decision 29)",
     ),
     (
         "notifications",
         "gorush-reports-failure",
         Ours::Reports(&[(false, 0)], 1),
-        "gorush's word that it failed is a hint: nobody knows, so failure, without a reason",
+        "gorush's word that it failed is a hint: nobody knows, so failure, without a reason (decision 29)",
     ),
     ("notifications", "gorush-down-1", Ours::Reports(&[(false, 2)], 0), ANSWER),
     (
