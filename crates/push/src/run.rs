@@ -199,7 +199,6 @@ async fn start_on(
         push_key: Some(push_key),
         ..Addresses::default()
     };
-    info!(public_key = addresses.push_key, "clients know this push server by its public key");
 
     let mut servers = JoinSet::new();
     servers.spawn(calls.stopped());
