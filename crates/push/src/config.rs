@@ -28,6 +28,10 @@ const MIN_REGISTRATION_RETENTION: HumanDuration = HumanDuration::from_secs(30 * 
 const MIN_TOMBSTONE_RETENTION: HumanDuration = HumanDuration::from_secs(60 * DAY);
 /// A message that is repeated later than this after its claim was forgotten notifies again.
 const MIN_CLAIM_RETENTION: HumanDuration = HumanDuration::from_secs(DAY);
+/// A request is on its way for seconds, and was made by a clock of its own.
+const MIN_REQUEST_AGE: HumanDuration = HumanDuration::from_secs(10);
+/// As long as the longest way of an answer.
+const MIN_ANSWER_RETENTION: HumanDuration = HumanDuration::from_secs(3600);
 const ANSWER_TTLS: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(3600);
 const DAY: u64 = 24 * 60 * 60;
 const STORE_ID_BYTES: usize = 16;
@@ -226,11 +230,15 @@ impl Section for PushConfig {
         if !ANSWER_TTLS.contains(&self.answer_ttl.0) {
             return Err(format!("answer_ttl is {}: write 5s to 1h", self.answer_ttl));
         }
-        if self.claim_retention < MIN_CLAIM_RETENTION {
-            return Err(format!(
-                "claim_retention is {}: write {MIN_CLAIM_RETENTION} or more",
-                self.claim_retention
-            ));
+        for (setting, value, least) in [
+            ("max_request_age", self.max_request_age, MIN_REQUEST_AGE),
+            ("claim_retention", self.claim_retention, MIN_CLAIM_RETENTION),
+            ("answer_retention", self.answer_retention, MIN_ANSWER_RETENTION),
+            ("tombstone_retention", self.tombstone_retention, MIN_TOMBSTONE_RETENTION),
+        ] {
+            if value < least {
+                return Err(format!("{setting} is {value}: write {least} or more"));
+            }
         }
         let registrations = self.registration_retention;
         if !registrations.0.is_zero() && registrations < MIN_REGISTRATION_RETENTION {
@@ -239,11 +247,8 @@ impl Section for PushConfig {
                  all"
             ));
         }
-        if self.tombstone_retention < MIN_TOMBSTONE_RETENTION {
-            return Err(format!(
-                "tombstone_retention is {}: write {MIN_TOMBSTONE_RETENTION} or more",
-                self.tombstone_retention
-            ));
+        if self.max_registrations == 0 {
+            return Err("max_registrations is 0: write 1 or more".to_owned());
         }
         if self.cache_size < MIN_CACHE {
             return Err(format!("cache_size is {}: write {MIN_CACHE} or more", self.cache_size));
@@ -398,6 +403,10 @@ mod tests {
         refused(|config| config.max_in_progress = 0, "max_in_progress");
         refused(|config| config.answer_ttl = HumanDuration::from_secs(1), "answer_ttl");
         refused(|config| config.claim_retention = HumanDuration::from_secs(0), "claim_retention");
+        refused(|config| config.answer_retention = HumanDuration::from_secs(0), "answer_retention");
+        refused(|config| config.tombstone_retention = HumanDuration::from_secs(DAY), "tombstone_retention");
+        refused(|config| config.max_request_age = HumanDuration::from_secs(0), "max_request_age");
+        refused(|config| config.max_registrations = 0, "max_registrations");
         refused(|config| config.registration_retention = HumanDuration::from_secs(DAY), "0s to keep all");
         refused(|config| config.cache_size = ByteSize(1), "cache_size");
     }
