@@ -91,7 +91,8 @@ async fn fill(stack: &Stack, now: u32) -> Result<Duration> {
     let address = stack.ready()["grpc"]["archive"].as_str().context("an archive in the ready line")?;
     let target = poste_rpc::client::Target::lazy(&format!("http://{address}"))?;
     let (requests, stream) = mpsc::channel(16);
-    let open = append_request::Kind::Open(AppendOpen { writer_id: "bench".to_owned() });
+    let open =
+        append_request::Kind::Open(AppendOpen { writer_id: "bench".to_owned(), ..AppendOpen::default() });
     requests.send(AppendRequest { kind: Some(open) }).await?;
     let mut acks =
         poste_rpc::archive::client(target.channel()).append(ReceiverStream::new(stream)).await?.into_inner();

@@ -319,7 +319,7 @@ impl Stream {
     /// Opens a stream as that writer.
     pub async fn open(mut client: ArchiveServiceClient<Channel>, writer_id: &str) -> Result<Self> {
         let (requests, stream) = mpsc::channel(16);
-        let open = Request::Open(AppendOpen { writer_id: writer_id.to_owned() });
+        let open = Request::Open(AppendOpen { writer_id: writer_id.to_owned(), ..AppendOpen::default() });
         requests.send(AppendRequest { kind: Some(open) }).await?;
         let mut responses = client.append(ReceiverStream::new(stream)).await?.into_inner();
         let store_id = match responses.message().await?.and_then(|response| response.kind) {

@@ -284,10 +284,15 @@ impl ArchiveStore for LocalStore {
         self.blocking(|shared| shared.stats()).await
     }
 
-    async fn writer_connected(&self, writer: &WriterId, at_ns: i64) -> Result<Connection, StoreError> {
+    async fn writer_connected(
+        &self,
+        writer: &WriterId,
+        at_ns: i64,
+        max_intake_age: Duration,
+    ) -> Result<Connection, StoreError> {
         let id = writer.clone();
         let connect = move |shared: &Shared| {
-            shared.change_writers(|writers| Ok((writers.connected(&id, at_ns)?, true)))
+            shared.change_writers(|writers| Ok((writers.connected(&id, at_ns, max_intake_age)?, true)))
         };
         self.long(connect).await
     }

@@ -87,14 +87,20 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// [`ErrorKind::Unavailable`] when the store cannot tell now.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
 
-    /// A writer has connected, at this time (nanoseconds since 1970). From now on, and durably, it is one that
-    /// may hold records back: until it says goodbye, or is forgotten. What is believed of it while it is
-    /// connected is its last report; before the first, what would be if it were away (nothing of a new one).
+    /// A writer has connected, at this time (nanoseconds since 1970), that takes no record which is older than
+    /// `max_intake_age`. From now on, and durably, it is one that may hold records back: until it says goodbye, or is
+    /// forgotten. What is believed of it while it is connected is its last report; before the first, what would be if
+    /// it were away (nothing of a new one).
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] or [`ErrorKind::Full`] when that cannot be made durable,
     /// [`ErrorKind::Invalid`] when too many writers are known.
-    async fn writer_connected(&self, writer: &WriterId, at_ns: i64) -> Result<Connection, StoreError>;
+    async fn writer_connected(
+        &self,
+        writer: &WriterId,
+        at_ns: i64,
+        max_intake_age: Duration,
+    ) -> Result<Connection, StoreError>;
 
     /// A connected writer tells the creation time of the oldest record that it has held back for long, or
     /// that there is none. What an older connection of the same writer says is not heard.
@@ -109,9 +115,10 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     /// A connection of a writer has ended: with a goodbye, when the writer holds nothing back; or without: then
-    /// it holds back everything since its last report, or what it held back then if that is older. The store
-    /// may take a time that is up to two minutes earlier. Without a report it is everything since it first
-    /// connected, or what was believed before. So it is for every writer when the store is opened again.
+    /// it holds back everything that it took since its last report, as old as it takes records, or what it held back
+    /// then if that is older. The store may take a time that is up to two minutes earlier. Without a report it is
+    /// everything since it first connected, or what was believed before. So it is for every writer when the store is
+    /// opened again.
     ///
     /// # Errors
     /// As [`ArchiveStore::writer_connected`]; [`StoreError::Displaced`] for a goodbye on an older connection.

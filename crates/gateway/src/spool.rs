@@ -105,6 +105,7 @@ pub(crate) struct Spool {
     surveyed: Condvar,
     reader: Reader,
     writer_id: String,
+    max_intake_age: Duration,
     fault: Mutex<Option<Fault>>,
     ready: Check,
     version: Check,
@@ -164,7 +165,8 @@ impl Spool {
         }
         let mut index = found.into_index(&recovery);
         let reader = journal.reader();
-        let max_age_ms = u64::try_from((max_ttl + AGE_TOLERANCE).as_millis()).unwrap_or(u64::MAX);
+        let max_intake_age = max_ttl.saturating_add(AGE_TOLERANCE);
+        let max_age_ms = u64::try_from(max_intake_age.as_millis()).unwrap_or(u64::MAX);
         let bounded = index.bound_unread(|segment| {
             let oldest_ms = reader.created_ms(segment)?.map(|created| created.saturating_sub(max_age_ms));
             Ok::<_, JournalError>(oldest_ms.map(|oldest| u32::try_from(oldest / 1000).unwrap_or(u32::MAX)))
@@ -181,6 +183,7 @@ impl Spool {
             index: Mutex::new(index),
             reader,
             writer_id: identity.writer_id,
+            max_intake_age,
             fault: Mutex::default(),
             ready,
             version,
@@ -206,6 +209,11 @@ impl Spool {
     /// Under which name its envelopes are archived.
     pub(crate) fn writer_id(&self) -> &str {
         &self.writer_id
+    }
+
+    /// No envelope is older than this when it is spooled.
+    pub(crate) fn max_intake_age(&self) -> Duration {
+        self.max_intake_age
     }
 
     /// What it holds.

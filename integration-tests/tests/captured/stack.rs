@@ -115,7 +115,8 @@ async fn append(address: &str, bodies: Vec<Bytes>) -> anyhow::Result<()> {
     }
     let target = Target::lazy(address)?;
     let (requests, stream) = mpsc::channel(2);
-    let open = append_request::Kind::Open(AppendOpen { writer_id: "recording".to_owned() });
+    let open =
+        append_request::Kind::Open(AppendOpen { writer_id: "recording".to_owned(), ..AppendOpen::default() });
     let records = bodies.into_iter().map(|body| NewRecord { space: "waku1".to_owned(), body }).collect();
     let batch = append_request::Kind::Batch(AppendBatch { batch_id: 1, records, confirmed: false });
     for kind in [open, batch] {

@@ -4,6 +4,7 @@
 mod batch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, Stream, future::BoxFuture};
@@ -17,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::{ArchiveGrpc, convert, first_message, stopping};
 use crate::metrics::{Guard, hold};
 use crate::record::Refusal;
-use crate::store::{ArchiveStore, Connection, Outcome, StoreError, WriterId};
+use crate::store::{ArchiveStore, Connection, Outcome, StoreError, WriterId, Writers};
 
 pub(crate) use batch::Intake;
 
@@ -48,11 +49,13 @@ impl Append {
         mut requests: Streaming<v1::AppendRequest>,
     ) -> Result<Self, Status> {
         let first = first_message(&mut requests, &service.stop).await?.and_then(|request| request.kind);
-        let Some(Request::Open(v1::AppendOpen { writer_id })) = first else {
+        let Some(Request::Open(v1::AppendOpen { writer_id, max_intake_age_ns })) = first else {
             return Err(Status::invalid_argument("the first message of an append stream is `open`"));
         };
         let id: WriterId = writer_id.parse().map_err(|error| convert::status(&error))?;
-        let writer = ConnectedWriter::new(Arc::clone(&service.store), id, unix_nanos(&service.clock)).await?;
+        let max_intake_age = max_intake_age_ns.map_or(Writers::DEFAULT_INTAKE_AGE, Duration::from_nanos);
+        let (store, at_ns) = (Arc::clone(&service.store), unix_nanos(&service.clock));
+        let writer = ConnectedWriter::new(store, id, at_ns, max_intake_age).await?;
         let store_id = convert::store_id_bytes(service.store.store_id());
         Ok(Self {
             store: Arc::clone(&service.store),
@@ -160,10 +163,15 @@ struct ConnectedWriter {
 }
 
 impl ConnectedWriter {
-    async fn new(store: Arc<dyn ArchiveStore>, id: WriterId, at_ns: i64) -> Result<Self, Status> {
+    async fn new(
+        store: Arc<dyn ArchiveStore>,
+        id: WriterId,
+        at_ns: i64,
+        max_intake_age: Duration,
+    ) -> Result<Self, Status> {
         // In a task of its own: should the caller vanish meanwhile, the writer is still known to have left.
         let connect = tokio::spawn(async move {
-            let connection = store.writer_connected(&id, at_ns).await?;
+            let connection = store.writer_connected(&id, at_ns, max_intake_age).await?;
             Ok(Self { store, id, connection, goodbye: false, left: false })
         });
         let connected = connect.await.map_err(|_| stopping())?;

@@ -92,7 +92,7 @@ struct Writer {
 
 impl Writer {
     async fn open(client: ArchiveServiceClient<Channel>) -> Self {
-        let open = v1::AppendOpen { writer_id: "test".to_owned() };
+        let open = v1::AppendOpen { writer_id: "test".to_owned(), ..v1::AppendOpen::default() };
         let (requests, mut responses) =
             append_stream(client, v1::append_request::Kind::Open(open)).await.unwrap();
         match responses.message().await.unwrap().unwrap().kind {

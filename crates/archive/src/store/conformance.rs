@@ -38,7 +38,9 @@ pub(crate) use promises::*;
 pub(crate) use reopening::*;
 pub(crate) use retention::*;
 pub(crate) use walks::*;
-pub(crate) use writers::{no_page_claims_more_than_it_holds, writers_are_waited_for};
+pub(crate) use writers::{
+    no_page_claims_more_than_it_holds, what_comes_late_was_never_called_complete, writers_are_waited_for,
+};
 
 macro_rules! suite {
     ($open:path, $reopen:path) => {
@@ -63,6 +65,7 @@ macro_rules! suite {
             what_is_set_of_retention_is_told
             writers_are_waited_for
             no_page_claims_more_than_it_holds
+            what_comes_late_was_never_called_complete
         );
         $crate::store::conformance::suite!(@reopen ($open, $reopen, $disturb):
             model

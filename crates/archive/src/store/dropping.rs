@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use poste_wire::Hash;
 use tokio::sync::watch;
@@ -85,8 +86,13 @@ impl ArchiveStore for DroppingStore {
         self.inner.stats().await
     }
 
-    async fn writer_connected(&self, writer: &WriterId, at_ns: i64) -> Result<Connection, StoreError> {
-        self.inner.writer_connected(writer, at_ns).await
+    async fn writer_connected(
+        &self,
+        writer: &WriterId,
+        at_ns: i64,
+        max_intake_age: Duration,
+    ) -> Result<Connection, StoreError> {
+        self.inner.writer_connected(writer, at_ns, max_intake_age).await
     }
 
     async fn writer_reports(

@@ -2,6 +2,7 @@
 //! ordered map, so its answers are easy to believe and slow.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use poste_service::Clock;
@@ -155,8 +156,13 @@ impl ArchiveStore for MemoryStore {
         })
     }
 
-    async fn writer_connected(&self, writer: &WriterId, at_ns: i64) -> Result<Connection, StoreError> {
-        self.state.write().writers.connected(writer, at_ns)
+    async fn writer_connected(
+        &self,
+        writer: &WriterId,
+        at_ns: i64,
+        max_intake_age: Duration,
+    ) -> Result<Connection, StoreError> {
+        self.state.write().writers.connected(writer, at_ns, max_intake_age)
     }
 
     async fn writer_reports(

@@ -341,7 +341,7 @@ fn vanished_writer(grpc: &str, writer_id: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let target = poste_rpc::client::Target::lazy(&format!("http://{grpc}")).unwrap();
-        let open = v1::AppendOpen { writer_id: writer_id.to_owned() };
+        let open = v1::AppendOpen { writer_id: writer_id.to_owned(), ..v1::AppendOpen::default() };
         let open = v1::AppendRequest { kind: Some(v1::append_request::Kind::Open(open)) };
         let requests = futures::stream::once(async { open });
         let mut answers =

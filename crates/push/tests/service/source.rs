@@ -150,7 +150,7 @@ async fn append(archive: SocketAddr, (topic, data): (Topic, Vec<u8>), made_at_s:
     let body = Envelope::new(made_at_s + 15, 15, topic, &data, 0).rlp().clone();
     let records = vec![NewRecord { space: "waku1".into(), body }];
     let requests = [
-        Kind::Open(AppendOpen { writer_id: "test".into() }),
+        Kind::Open(AppendOpen { writer_id: "test".into(), ..AppendOpen::default() }),
         Kind::Batch(AppendBatch { batch_id: 1, records, confirmed: false }),
     ];
     let requests = requests.map(|kind| AppendRequest { kind: Some(kind) });

@@ -163,7 +163,7 @@ async fn a_verification_ends_in_a_report() {
 async fn only_a_writer_that_is_away_can_be_forgotten() {
     for (mut archive, store, _dir) in on_each_store().await {
         let away = "away".parse().unwrap();
-        let connection = store.writer_connected(&away, 5000).await.unwrap();
+        let connection = store.writer_connected(&away, 5000, Duration::ZERO).await.unwrap();
         store.writer_left(&away, connection, false).await.unwrap();
         let _here = Writer::open(archive.client.clone()).await;
         let writers =

@@ -1,5 +1,7 @@
 //! `Append`: what becomes of batches, and of the writers behind them.
 
+use poste_service::Clock;
+
 use super::*;
 
 #[tokio::test]
@@ -52,7 +54,10 @@ async fn an_append_stream_that_breaks_the_rules_is_told_so() {
     let (archive, _) = Archive::in_memory().await;
     let batch = v1::append_request::Kind::Batch(v1::AppendBatch::default());
     let nameless = v1::append_request::Kind::Open(v1::AppendOpen::default());
-    let long = v1::append_request::Kind::Open(v1::AppendOpen { writer_id: "x".repeat(129) });
+    let long = v1::append_request::Kind::Open(v1::AppendOpen {
+        writer_id: "x".repeat(129),
+        ..v1::AppendOpen::default()
+    });
     for first in [batch, nameless, long] {
         let status = append_stream(archive.client.clone(), first).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
@@ -171,6 +176,28 @@ async fn a_quota_counts_only_for_what_would_be_stored() {
     {
         let line = format!("poste_archive_append_records_total{{outcome=\"{outcome}\"}} {count}");
         assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
+}
+
+/// It takes them once nobody hears it any more.
+#[tokio::test]
+async fn a_writer_that_vanished_may_hold_records_as_old_as_it_said_or_a_day_and_ten_minutes() {
+    const SECOND: i64 = 1_000_000_000;
+    let (mut archive, _) = Archive::in_memory().await;
+    for (max_intake_age_ns, age_s) in [(None, 87_000), (Some(5_000_000_000), 5)] {
+        let before_ns = Clock::system().unix_nanos();
+        let open = v1::AppendOpen { writer_id: age_s.to_string(), max_intake_age_ns };
+        let open = v1::append_request::Kind::Open(open);
+        let (requests, mut responses) = append_stream(archive.client.clone(), open).await.unwrap();
+        let nothing = v1::append_request::Kind::HeldBack(v1::AppendHeldBack { oldest_ns: None });
+        requests.unbounded_send(v1::AppendRequest { kind: Some(nothing) }).unwrap();
+        drop(requests);
+        while responses.message().await.unwrap().is_some() {}
+        let until_ns = archive.query(everything()).await.complete_until_ns.unwrap();
+        let reported_ns = before_ns..=Clock::system().unix_nanos();
+        assert!(reported_ns.contains(&(until_ns + (60 + age_s) * SECOND)), "{age_s}: {until_ns}");
+        let request = v1::ForgetWriterRequest { writer_id: age_s.to_string() };
+        archive.admin.forget_writer(request).await.unwrap();
     }
 }
 

@@ -155,7 +155,7 @@ async fn an_export_says_what_is_missing_in_it() {
     fill(&archive, &envelopes(0..30)).await;
     store.retire(Space::Waku1, 1_005_000_000_000).await.unwrap();
     let away = "away".parse().unwrap();
-    let connection = store.writer_connected(&away, 1_020_000_000_000).await.unwrap();
+    let connection = store.writer_connected(&away, 1_020_000_000_000, Duration::ZERO).await.unwrap();
     store.writer_left(&away, connection, false).await.unwrap();
     let (_, report) = export(&mut archive, whole()).await;
     assert_eq!(report.records, 25);
@@ -170,7 +170,7 @@ async fn an_export_that_is_gone_on_with_claims_nothing_of_what_was_exported_befo
     let (mut archive, store) = Archive::in_memory().await;
     fill(&archive, &envelopes(0..30)).await;
     let away = "away".parse().unwrap();
-    let connection = store.writer_connected(&away, 1_005_000_000_000).await.unwrap();
+    let connection = store.writer_connected(&away, 1_005_000_000_000, Duration::ZERO).await.unwrap();
     store.writer_left(&away, connection, false).await.unwrap();
     let (file, whole) = export(&mut archive, whole()).await;
     assert_eq!((whole.complete_until_ns, whole.unclaimed_until_ns), (Some(1_005_000_000_000), None));

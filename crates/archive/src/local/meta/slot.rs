@@ -4,7 +4,7 @@
 //! floors: count u16, each its space and i64 | writers: count u32, each its id and i64 | quarantines: count u32, each
 //! lane u8, segment u32, offset u64, bytes u64. Text is its length u8 and its bytes. What follows is of no meaning.
 //!
-//! Later versions keep the form of the head. Format 1 was a file of 32 bytes: magic | version u32 | store id | crc32c.
+//! Later versions keep the form of the head. Format 2 has the same form as this, format 3. Format 1 was a file of 32 bytes: magic | version u32 | store id | crc32c.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -15,7 +15,9 @@ use crate::record::Space;
 use crate::store::{Lane, Retention, StoreId, WriterId, Writers};
 
 const MAGIC: &[u8; 8] = b"POSTEARC";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The same bytes; but from when on a writer may hold back was the time of its report, whatever age it takes records of.
+const VERSION_2: u32 = 2;
 const HEAD_BYTES: usize = 28;
 const FORMAT_1_BYTES: usize = 32;
 /// No slot is larger: 4,096 writers and 10,000 quarantines fill less than 800,000 bytes.
@@ -59,10 +61,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(u64, Meta), Damage> {
     if &magic != MAGIC || checksum(&bytes[..24], payload) != crc {
         return Err(Damage::Torn);
     }
-    if version != VERSION {
+    if version != VERSION && version != VERSION_2 {
         return Err(Damage::Newer);
     }
-    Ok((generation, payload_of(Fields(payload))?))
+    let mut meta = payload_of(Fields(payload))?;
+    if version == VERSION_2 {
+        let age_ns = i64::try_from(Writers::DEFAULT_INTAKE_AGE.as_nanos()).unwrap_or(i64::MAX);
+        meta.writers.values_mut().for_each(|since_ns| *since_ns = since_ns.saturating_sub(age_ns));
+    }
+    Ok((generation, meta))
 }
 
 /// The identity in a `meta` of format 1.

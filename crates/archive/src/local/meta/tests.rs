@@ -59,20 +59,41 @@ fn sample() -> Meta {
 }
 
 const SAMPLE_1: &str = "504f53544541524301000000000102030405060708090a0b0c0d0e0f570979a0";
-const SAMPLE_2: &str = "504f535445415243020000002a0000000000000083000000791e8a93000102030405060708090a0b0c0d0e0f02\
+const SAMPLE_3: &str = "504f535445415243030000002a0000000000000083000000f5a6d505000102030405060708090a0b0c0d0e0f02\
     010000000000005500000000000000070000000300000007008d27000000000005000000100e00000000000000\
     000000000000000001000001000577616b7531feffffffffffffff010000000467772d31630000000000000001\
     00000001090000004000000000000000e803000000000000";
 
+/// The head of the same in format 2; what follows is the same.
+const SAMPLE_2_HEAD: &str = "504f535445415243020000002a0000000000000083000000791e8a93";
+
 #[test]
-fn a_slot_of_format_2_is_frozen() {
+fn a_slot_of_format_3_is_frozen() {
     let bytes = slot::encode(42, &sample());
-    assert_eq!(hex::encode(&bytes), SAMPLE_2);
-    let mut with_rest = hex::decode(SAMPLE_2).unwrap();
+    assert_eq!(hex::encode(&bytes), SAMPLE_3);
+    let mut with_rest = hex::decode(SAMPLE_3).unwrap();
     with_rest.extend_from_slice(&[0xee; 100]);
     assert_eq!(slot::decode(&with_rest), Ok((42, sample())));
     let bare = Meta::of(StoreId([9; 16]));
     assert_eq!(slot::decode(&slot::encode(1, &bare)), Ok((1, bare)));
+}
+
+#[test]
+fn a_store_of_format_2_waits_for_its_writers_from_a_day_earlier() {
+    let disk = FaultyDisk::new(10);
+    drop(open(&disk).unwrap());
+    let bytes = [hex::decode(SAMPLE_2_HEAD).unwrap(), hex::decode(SAMPLE_3).unwrap().split_off(28)].concat();
+    disk.remove(&path("meta.1")).unwrap();
+    put(&disk, "meta.1", &bytes);
+    let mut meta = sample();
+    meta.writers.insert(writer("gw-1"), 99 - (24 * 3600 + 600) * 1_000_000_000);
+    let file = open(&disk).unwrap();
+    assert_eq!(file.get(), meta);
+    // Once, however often it is written and read.
+    file.update(|meta| meta.next_seq += 1).unwrap();
+    drop(file);
+    meta.next_seq += 1;
+    assert_eq!(open(&disk).unwrap().get(), meta);
 }
 
 #[test]
@@ -158,7 +179,7 @@ fn one_slot_alone_is_enough() {
 #[test]
 fn what_a_newer_program_wrote_is_left_alone() {
     let mut bytes = slot::encode(1000, &sample());
-    bytes[8] = 3;
+    bytes[8] = 4;
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..24]), &bytes[28..]);
     bytes[24..28].copy_from_slice(&crc.to_le_bytes());
     let disk = FaultyDisk::new(4);

@@ -1,6 +1,7 @@
 //! What must outlive the process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use poste_wire::{Bloom, Hash};
 use rand::RngExt;
@@ -215,12 +216,12 @@ where
     let mut random = seeded();
     let (mut store, alive) = (hooks.open)();
     let ids: [WriterId; 4] = ["silent", "holding", "polite", "forgotten"].map(|id| id.parse().unwrap());
-    store.writer_connected(&ids[0], seconds(5000)).await.unwrap();
-    let holding = store.writer_connected(&ids[1], seconds(6000)).await.unwrap();
+    store.writer_connected(&ids[0], seconds(5000), Duration::ZERO).await.unwrap();
+    let holding = store.writer_connected(&ids[1], seconds(6000), Duration::ZERO).await.unwrap();
     store.writer_reports(&ids[1], holding, Some(seconds(4000))).await.unwrap();
-    let polite = store.writer_connected(&ids[2], seconds(1000)).await.unwrap();
+    let polite = store.writer_connected(&ids[2], seconds(1000), Duration::ZERO).await.unwrap();
     store.writer_left(&ids[2], polite, true).await.unwrap();
-    let forgotten = store.writer_connected(&ids[3], seconds(1000)).await.unwrap();
+    let forgotten = store.writer_connected(&ids[3], seconds(1000), Duration::ZERO).await.unwrap();
     store.writer_left(&ids[3], forgotten, false).await.unwrap();
     assert!(store.forget_writer(&ids[3]).await.unwrap());
     for _ in 0..3 {
@@ -231,7 +232,7 @@ where
         let until_ns = store.page(everything()).await.unwrap().complete_until_ns.unwrap();
         assert!((seconds(4000 - 120)..=seconds(4000)).contains(&until_ns), "{until_ns}");
     }
-    let back = store.writer_connected(&ids[1], seconds(7000)).await.unwrap();
+    let back = store.writer_connected(&ids[1], seconds(7000), Duration::ZERO).await.unwrap();
     store.writer_reports(&ids[1], back, None).await.unwrap();
     let until_ns = store.page(everything()).await.unwrap().complete_until_ns;
     assert_eq!(until_ns, Some(seconds(5000)), "the silent one is still away");

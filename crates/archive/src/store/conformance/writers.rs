@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use poste_service::Clock;
 use poste_wire::Topic;
@@ -22,6 +23,8 @@ pub(super) struct ModelWriters {
 
 struct ModelWriter {
     connection: Option<Connection>,
+    /// Of the last connection.
+    max_intake_age_ns: i64,
     held_back_ns: Option<i64>,
     /// What it would hold back if it were away: the store may choose within this.
     away_ns: RangeInclusive<i64>,
@@ -49,8 +52,9 @@ impl ModelWriters {
         let connection = self.writers.get(&id).and_then(|writer| writer.connection);
         match random.random_range(0..10) {
             0..3 => {
-                let new = store.writer_connected(&id, time_ns).await.unwrap();
-                self.connected(&id, new, time_ns);
+                let max_intake_age = Duration::from_secs([0, 3600, 86_400][random.random_range(0..3)]);
+                let new = store.writer_connected(&id, time_ns, max_intake_age).await.unwrap();
+                self.connected(&id, new, time_ns, max_intake_age.as_nanos() as i64);
             }
             3..6 => {
                 let held_back_ns = match random.random_range(0..4) {
@@ -95,20 +99,23 @@ impl ModelWriters {
         self.check(store).await;
     }
 
-    fn connected(&mut self, id: &WriterId, new: Connection, at_ns: i64) {
+    fn connected(&mut self, id: &WriterId, new: Connection, at_ns: i64, max_intake_age_ns: i64) {
+        let since_ns = at_ns - max_intake_age_ns;
         match self.writers.get_mut(id) {
             Some(writer) => {
                 // A connection that another follows may have broken without anybody noticing.
                 self.old.extend(writer.connection.map(|old| (id.clone(), old)));
                 writer.leave();
                 writer.connection = Some(new);
-                writer.away_ns = at_ns.min(*writer.away_ns.start())..=at_ns.min(*writer.away_ns.end());
+                writer.max_intake_age_ns = max_intake_age_ns;
+                writer.away_ns = since_ns.min(*writer.away_ns.start())..=since_ns.min(*writer.away_ns.end());
             }
             None => {
                 let writer = ModelWriter {
                     connection: Some(new),
+                    max_intake_age_ns,
                     held_back_ns: None,
-                    away_ns: at_ns..=at_ns,
+                    away_ns: since_ns..=since_ns,
                     choice_ns: None,
                 };
                 self.writers.insert(id.clone(), writer);
@@ -119,7 +126,8 @@ impl ModelWriters {
     fn reported(&mut self, id: &WriterId, held_back_ns: Option<i64>, at_ns: RangeInclusive<i64>) {
         let writer = self.writers.get_mut(id).expect("it is connected");
         (writer.held_back_ns, writer.choice_ns) = (held_back_ns, None);
-        let no_later_than = |at_ns: i64| held_back_ns.map_or(at_ns, |held_back_ns| held_back_ns.min(at_ns));
+        let age_ns = writer.max_intake_age_ns;
+        let no_later_than = |at_ns: i64| held_back_ns.unwrap_or(i64::MAX).min(at_ns - age_ns);
         writer.away_ns = no_later_than(*at_ns.start()) - TWO_MINUTES_NS..=no_later_than(*at_ns.end());
     }
 
@@ -158,17 +166,17 @@ pub(crate) async fn writers_are_waited_for(store: Arc<dyn ArchiveStore>) {
     let store = store.as_ref();
     let (a, b): (WriterId, WriterId) = ("a".parse().unwrap(), "b".parse().unwrap());
     assert_eq!(complete_until_ns(store).await, None, "nobody ever wrote here");
-    let first = store.writer_connected(&a, seconds(100)).await.unwrap();
+    let first = store.writer_connected(&a, seconds(100), Duration::ZERO).await.unwrap();
     assert_eq!(complete_until_ns(store).await, None, "a new writer has said nothing yet");
     store.writer_reports(&a, first, Some(seconds(70))).await.unwrap();
-    let other = store.writer_connected(&b, seconds(50)).await.unwrap();
+    let other = store.writer_connected(&b, seconds(50), Duration::ZERO).await.unwrap();
     assert_eq!(complete_until_ns(store).await, Some(seconds(70)));
     store.writer_left(&b, other, false).await.unwrap();
     assert_eq!(complete_until_ns(store).await, Some(seconds(50)), "it never said what it held");
     assert!(!store.forget_writer(&a).await.unwrap(), "it is connected");
     assert!(store.forget_writer(&b).await.unwrap());
     assert_eq!(complete_until_ns(store).await, Some(seconds(70)));
-    let second = store.writer_connected(&a, seconds(200)).await.unwrap();
+    let second = store.writer_connected(&a, seconds(200), Duration::ZERO).await.unwrap();
     assert_eq!(complete_until_ns(store).await, Some(seconds(70)), "it is back, but has not reported");
     let said = store.writer_reports(&a, first, None).await;
     assert!(matches!(said, Err(StoreError::Displaced)), "{said:?}");
@@ -182,16 +190,46 @@ pub(crate) async fn writers_are_waited_for(store: Arc<dyn ArchiveStore>) {
     store.writer_left(&a, second, false).await.unwrap();
     let away_ns = complete_until_ns(store).await.expect("it may have taken records since its report");
     assert!((reported_ns - TWO_MINUTES_NS..=reported_ns).contains(&away_ns), "{away_ns}");
-    let third = store.writer_connected(&a, seconds(300)).await.unwrap();
+    let third = store.writer_connected(&a, seconds(300), Duration::ZERO).await.unwrap();
     store.writer_left(&a, third, true).await.unwrap();
     assert_eq!((complete_until_ns(store).await, store.writers().await.unwrap()), (None, Vec::new()));
+}
+
+/// What a writer takes while it is cut off may be as old as it takes records.
+pub(crate) async fn what_comes_late_was_never_called_complete(store: Arc<dyn ArchiveStore>) {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let store = store.as_ref();
+    let a: WriterId = "a".parse().unwrap();
+    let now_s = u32::try_from(Clock::system().now().as_secs()).unwrap();
+    let connection = store.writer_connected(&a, seconds(now_s), DAY).await.unwrap();
+    store.writer_reports(&a, connection, None).await.unwrap();
+    store.writer_left(&a, connection, false).await.unwrap();
+    let page = store.page(everything()).await.unwrap();
+    let complete_until_ns = page.complete_until_ns.expect("it may take records");
+    assert!(page.records.is_empty());
+
+    // It takes them with a ttl of a day at any time from its report on.
+    let late = [now_s - 23 * 3600, now_s - 3600].map(|made| envelope(made, Topic([1; 4]), b"late"));
+    let back = store.writer_connected(&a, seconds(now_s + 60), DAY).await.unwrap();
+    store.writer_reports(&a, back, Some(seconds(late[0].sent()))).await.unwrap();
+    append(store, late.iter().map(new_record).collect()).await;
+    store.writer_reports(&a, back, None).await.unwrap();
+    let page = store.page(everything()).await.unwrap();
+    assert_eq!((page.records.len(), page.complete_until_ns), (2, None));
+    for record in page.records {
+        assert!(record.position.time_ns >= complete_until_ns, "called complete up to {complete_until_ns}");
+    }
+    assert!(
+        complete_until_ns >= seconds(now_s) - TWO_MINUTES_NS - DAY.as_nanos() as i64,
+        "no more than needed"
+    );
 }
 
 /// A writer hands over what it held back, record by record, and says so, while others read.
 pub(crate) async fn no_page_claims_more_than_it_holds(store: Arc<dyn ArchiveStore>) {
     const RECORDS: u32 = 300;
     let id: WriterId = "a".parse().unwrap();
-    let connection = store.writer_connected(&id, seconds(START)).await.unwrap();
+    let connection = store.writer_connected(&id, seconds(START), Duration::ZERO).await.unwrap();
     store.writer_reports(&id, connection, Some(seconds(START))).await.unwrap();
     let (turns, asked) = Turns::new();
     let reader = tokio::spawn({

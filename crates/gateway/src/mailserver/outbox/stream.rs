@@ -454,8 +454,17 @@ async fn open(
     stop: &CancellationToken,
 ) -> Result<(mpsc::Sender<AppendRequest>, Streaming<AppendResponse>), StreamEnd> {
     let (requests, stream) = mpsc::channel(WINDOW + DRAIN_WINDOW + REPORTS);
-    let open = append_request::Kind::Open(AppendOpen { writer_id: outbox.spool.writer_id().to_owned() });
-    requests.send(AppendRequest { kind: Some(open) }).await.map_err(|_| StreamEnd::Ended)?;
+    let spool = &outbox.spool;
+    let max_intake_age_ns = u64::try_from(spool.max_intake_age().as_nanos()).unwrap_or(u64::MAX);
+    let open = AppendOpen {
+        writer_id: spool.writer_id().to_owned(),
+        // What is taken while there is no stream may be so old, and the archive must wait for it.
+        max_intake_age_ns: Some(max_intake_age_ns),
+    };
+    requests
+        .send(AppendRequest { kind: Some(append_request::Kind::Open(open)) })
+        .await
+        .map_err(|_| StreamEnd::Ended)?;
     let opening = async {
         let mut client = poste_rpc::archive::client(archive.channel());
         let mut answers = client.append(ReceiverStream::new(stream)).await?.into_inner();

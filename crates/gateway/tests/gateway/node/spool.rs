@@ -53,7 +53,7 @@ async fn a_gateway_that_comes_back_drains_and_history_waits_for_it() {
     let mut reader = Peer::quiet(&other, Dialect::Waku1).await;
     assert_eq!(incomplete(&mut reader).await, all[..1], "what there is, and the error form");
     // What nobody holds back is complete.
-    let before = MailRequest::between(0, NOW - 3600);
+    let before = MailRequest::between(0, NOW - 25 * 3600);
     assert_eq!(reader.fetch(&before).await, []);
 
     stack.halt_gateway().await;
@@ -69,6 +69,27 @@ async fn a_gateway_that_comes_back_drains_and_history_waits_for_it() {
     assert_eq!(reader.fetch_in_time(&everything()).await, in_order(&all));
     assert_eq!(stack.metric("drained_envelopes", ""), 20);
     eventually("the spool's files to go", || stack.spool_files().is_empty()).await;
+    other.end().await;
+    stack.end().await;
+}
+
+/// What a gateway takes now may have been made a day ago: how long ago, its ttl says, not when its gateway was last heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_late_was_never_called_complete() {
+    let (stack, proxy, _) = cut_off().await;
+    let other = stack.sibling(|_| {}).await;
+    let mut reader = Peer::quiet(&other, Dialect::Waku1).await;
+    incomplete(&mut reader).await;
+    let long_ago = MailRequest::between(NOW - 7200, NOW - 3600);
+    let (delivered, said) = reader.page(&long_ago).await;
+    assert_eq!(delivered, []);
+    assert!(matches!(&said, Completion::Failed { error, .. } if error == INCOMPLETE), "{said:?}");
+
+    let late = [envelope_at(NOW - 5400, 7200, TOPIC, 300)];
+    Peer::quiet(&stack, Dialect::Waku1).await.post_confirmed(&late).await;
+    proxy.mend();
+    stack.drained().await;
+    assert_eq!(reader.fetch_in_time(&long_ago).await, late);
     other.end().await;
     stack.end().await;
 }
