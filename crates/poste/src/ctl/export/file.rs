@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -14,6 +15,8 @@ use tokio::task::JoinHandle;
 
 use crate::ctl::output::size;
 
+/// For nobody but its owner: the archive's own files are not readable by others either.
+const MODE: u32 = 0o600;
 const READ_BYTES: usize = 256 * 1024;
 /// Chunks of up to about 1 MiB that wait for the disk.
 const MAX_WAITING: usize = 4;
@@ -117,7 +120,7 @@ pub(super) struct Output {
 impl Output {
     /// A new file.
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path);
+        let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
         let file = file.with_context(|| path.display().to_string())?;
         Ok(Self::to_file(file, path.to_owned()))
     }
@@ -125,7 +128,8 @@ impl Output {
     /// A file of which only the first `sound_bytes` stay.
     pub(super) fn resume(path: &Path, sound_bytes: u64) -> anyhow::Result<Self> {
         let open = || -> io::Result<File> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(path)?;
             file.set_len(sound_bytes)?;
             file.seek(SeekFrom::Start(sound_bytes))?;
             Ok(file)

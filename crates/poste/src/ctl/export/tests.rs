@@ -1,5 +1,7 @@
 //! What an export leaves behind when it ends early, and what it says may be missing.
 
+use std::os::unix::fs::PermissionsExt;
+
 use bytes::Bytes;
 
 use super::*;
@@ -28,6 +30,18 @@ async fn a_failure_before_the_first_byte_leaves_no_file_and_a_later_one_what_cam
         let error = format!("{:#}", destination.left_unfinished(error));
         assert!(error.contains(words), "{error}");
         assert_eq!(fs::read(&path).ok().as_deref(), left, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_exported_is_for_its_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let [new, resumed] = ["new", "resumed"].map(|name| dir.path().join(name));
+    file::Output::create(&new).unwrap().finish().await.unwrap();
+    file::Output::resume(&resumed, 0).unwrap().finish().await.unwrap();
+    for path in [new, resumed] {
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
     }
 }
 
