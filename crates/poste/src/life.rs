@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use futures::future::select_all;
 use poste_service::config::Config;
 use poste_service::health::{HealthServer, HttpConfig, Subject};
-use poste_service::logging::{self, LogConfig};
+use poste_service::logging::{self, LogConfig, LogLevel};
 use poste_service::ready::ReadyLine;
 use poste_service::running::ServiceError;
 use poste_service::shutdown::{DrainConfig, Signals};
@@ -29,10 +29,10 @@ where
     let log: LogConfig = config.section()?;
     let http: HttpConfig = config.section()?;
     let drain: DrainConfig = config.section()?;
-    logging::init(&log, name)?;
+    let log_level = logging::init(&log, name)?;
     raise_open_files();
     // From here on the log is where errors are told: it may be JSON.
-    let ended = Box::pin(live(name, &http, &drain, start)).await;
+    let ended = Box::pin(live(name, log_level, &http, &drain, start)).await;
     Ok(ended.unwrap_or_else(|error| {
         tracing::error!(error = crate::explain(&error), "ended by an error");
         ExitCode::FAILURE
@@ -55,6 +55,7 @@ fn raise_open_files() {
 
 async fn live<F>(
     name: &'static str,
+    log_level: LogLevel,
     http: &HttpConfig,
     drain: &DrainConfig,
     start: F,
@@ -67,8 +68,8 @@ where
 
     let context = Context::new(drain.timeout.into());
     context.metrics.register_build(VERSION, name);
-    let subject =
-        Subject { readiness: context.readiness.clone(), metrics: context.metrics.clone(), version: VERSION };
+    let (readiness, metrics) = (context.readiness.clone(), context.metrics.clone());
+    let subject = Subject { readiness, metrics, log_level, version: VERSION };
     let http_listener = listener::bind("http.listen", http.listen).await?;
     let health = HealthServer::start(http_listener, http.header_timeout.into(), subject)?;
 

@@ -41,8 +41,9 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 /// Logs for a command whose output is for people: only what went wrong. `RUST_LOG` asks for more.
 pub(crate) fn log_warnings(name: &'static str) -> anyhow::Result<()> {
-    let config = LogConfig { level: "warn".into(), format: LogFormat::Text };
-    Ok(logging::init(&config, name)?)
+    let config = LogConfig { level: "warn".into(), format: LogFormat::Text, ..LogConfig::default() };
+    logging::init(&config, name)?;
+    Ok(())
 }
 
 /// Connects, and says where when that does not succeed.

@@ -1,13 +1,13 @@
-//! The HTTP listener of a process: `/healthz`, `/readyz`, `/metrics`, `/version`.
+//! The HTTP listener of a process: `/healthz`, `/readyz`, `/metrics`, `/version`, `/log-level`.
 //!
 //! `/healthz` says that the process lives and asks nobody; `/readyz` lists every check, and is 503 while the
-//! process starts, drains, or a check is not ready.
+//! process starts, drains, or a check is not ready. `PUT /log-level` is the only one that changes anything.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
@@ -19,11 +19,16 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{HumanDuration, Key, Section};
+use crate::logging::{LogError, LogLevel};
 use crate::metrics::{Metrics, OPENMETRICS};
 use crate::readiness::Readiness;
 
 /// Connections at a time: probes and scrapers need a handful.
 const MAX_CONNECTIONS: usize = 256;
+/// A probe of a busy host must get its request in.
+const MIN_HEADER_TIMEOUT: HumanDuration = HumanDuration::from_secs(1);
+/// A body is a level, or some directives.
+const MAX_BODY_BYTES: usize = 4096;
 /// Between two attempts to accept when the system refuses (it lacks file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -49,9 +54,19 @@ impl Default for HttpConfig {
 impl Section for HttpConfig {
     const NAME: &'static str = "http";
     const KEYS: &'static [Key] = &[
-        Key::listener("listen", "address of /healthz, /readyz, /metrics and /version"),
+        Key::listener("listen", "address of /healthz, /readyz, /metrics, /version and /log-level"),
         Key::new("header_timeout", "how long a request's head may take to arrive"),
     ];
+
+    fn validate(&self) -> Result<(), String> {
+        if self.header_timeout < MIN_HEADER_TIMEOUT {
+            return Err(format!(
+                "header_timeout is {}: write {MIN_HEADER_TIMEOUT} or more",
+                self.header_timeout
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// What the endpoints tell about.
@@ -61,6 +76,8 @@ pub struct Subject {
     pub readiness: Readiness,
     /// The metrics.
     pub metrics: Metrics,
+    /// What is logged.
+    pub log_level: LogLevel,
     /// The version of the program.
     pub version: &'static str,
 }
@@ -111,6 +128,8 @@ fn router(subject: Subject) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .route("/log-level", get(log_level).put(set_log_level))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(subject)
 }
 
@@ -129,6 +148,22 @@ async fn metrics(State(subject): State<Subject>) -> Response {
 
 async fn version(State(subject): State<Subject>) -> Json<serde_json::Value> {
     Json(serde_json::json!({ "name": "poste", "version": subject.version }))
+}
+
+async fn log_level(State(subject): State<Subject>) -> String {
+    format!("{}\n", subject.log_level.get())
+}
+
+async fn set_log_level(State(subject): State<Subject>, body: String) -> (StatusCode, String) {
+    let (before, wanted) = (subject.log_level.get(), body.trim());
+    match subject.log_level.set(wanted) {
+        Ok(()) => {
+            tracing::warn!(before, now = wanted, "log.level was changed over http");
+            (StatusCode::OK, format!("{wanted}\n"))
+        }
+        Err(error @ LogError::Level { .. }) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
 }
 
 async fn accept(listener: TcpListener, header_timeout: Duration, router: Router, stop: CancellationToken) {
@@ -165,16 +200,28 @@ mod tests {
     use super::*;
 
     async fn start(header_timeout: Duration) -> (HealthServer, Subject) {
+        start_with(header_timeout, LogLevel::start("info").unwrap().1).await
+    }
+
+    async fn start_with(header_timeout: Duration, log_level: LogLevel) -> (HealthServer, Subject) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let subject = Subject { readiness: Readiness::new(), metrics: Metrics::new(), version: "1.2.3" };
+        let (readiness, metrics) = (Readiness::new(), Metrics::new());
+        let subject = Subject { readiness, metrics, log_level, version: "1.2.3" };
         let server = HealthServer::start(listener, header_timeout, subject.clone()).unwrap();
         (server, subject)
     }
 
     /// Status line and body of `GET path`.
     async fn get(server: &HealthServer, path: &str) -> (String, String) {
+        ask(server, "GET", path, "").await
+    }
+
+    async fn ask(server: &HealthServer, method: &str, path: &str, body: &str) -> (String, String) {
         let mut stream = TcpStream::connect(server.local_address()).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -218,6 +265,28 @@ mod tests {
         assert!(body.contains("poste_archive_queries_total 1\n") && body.ends_with("# EOF\n"), "{body}");
         assert_eq!(get(&server, "/version").await.1, r#"{"name":"poste","version":"1.2.3"}"#);
         assert!(get(&server, "/").await.0.starts_with("HTTP/1.1 404"));
+    }
+
+    #[tokio::test]
+    async fn the_log_level_is_shown_and_changed() {
+        // The filter lives as long as its subscriber.
+        let (_filter, level) = LogLevel::start("info").unwrap();
+        let (server, _) = start_with(Duration::from_secs(10), level).await;
+        let put = async |body: &str| {
+            let (head, body) = ask(&server, "PUT", "/log-level", body).await;
+            (head["HTTP/1.1 ".len()..][..3].to_owned(), body)
+        };
+        let answer = |status: &str, body: &str| (status.to_owned(), body.to_owned());
+        assert_eq!(get(&server, "/log-level").await.1, "info\n");
+        let changed = "info,poste_gateway=debug\n";
+        assert_eq!(put(changed).await, answer("200", changed));
+        assert_eq!(get(&server, "/log-level").await.1, changed);
+        let (status, reason) = put("loud").await;
+        assert_eq!(status, "400");
+        assert!(reason.contains("\"loud\" is not error"), "{reason}");
+        assert_eq!(put(&"x".repeat(MAX_BODY_BYTES + 1)).await.0, "413");
+        assert_eq!(get(&server, "/log-level").await.1, changed);
+        server.stop().await;
     }
 
     #[tokio::test]

@@ -1,17 +1,20 @@
 //! Logs on stderr: JSON lines, or text for people on a terminal.
 
 mod json;
+mod level;
 
 use std::io::{self, IsTerminal};
 use std::panic;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
 
 use crate::config::{Key, Section};
 use json::JsonLines;
+pub use level::LogLevel;
 
 /// The section `[log]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub struct LogConfig {
     pub level: String,
     /// How a line looks.
     pub format: LogFormat,
+    /// Which of several processes of one kind it is; none: the name of the host, or of the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// How a log line looks.
@@ -38,7 +44,7 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Auto }
+        Self { level: "info".into(), format: LogFormat::Auto, instance: None }
     }
 }
 
@@ -47,42 +53,34 @@ impl Section for LogConfig {
     const KEYS: &'static [Key] = &[
         Key::new("level", "error, warn, info, debug or trace, also by target: info,poste_gateway=debug"),
         Key::new("format", "auto (text on a terminal, json elsewhere), json or text"),
+        Key::new("instance", "the field `instance` of lines of json; default: the name of the host"),
     ];
 
     /// A misspelt level would be taken for the name of a target, and silence everything else.
     fn validate(&self) -> Result<(), String> {
-        let alone = self.level.split(',').map(str::trim).filter(|directive| !directive.contains('='));
-        for level in alone {
-            if level.parse::<LevelFilter>().is_err() {
-                return Err(format!("level: {level:?} is not error, warn, info, debug, trace or off"));
-            }
-        }
-        Ok(())
+        level::check(&self.level).map_err(|reason| format!("level: {reason}"))
     }
 }
 
 /// Starts logging for this process, and logs panics too. `service` stands in every JSON line. The variable
-/// `RUST_LOG` beats the setting.
-pub fn init(config: &LogConfig, service: &'static str) -> Result<(), LogError> {
+/// `RUST_LOG` beats the setting, and what is returned beats both.
+pub fn init(config: &LogConfig, service: &'static str) -> Result<LogLevel, LogError> {
     let directives = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
-    let directives = directives.as_deref().unwrap_or(&config.level);
-    let filter = EnvFilter::builder()
-        .parse(directives)
-        .map_err(|error| LogError::Level { directives: directives.to_owned(), reason: error.to_string() })?;
+    let (filter, level) = LogLevel::start(directives.as_deref().unwrap_or(&config.level))?;
     let json = match config.format {
         LogFormat::Auto => !io::stderr().is_terminal(),
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
     // A line that cannot be written is lost. To tell of it on the same stderr would panic.
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
-    let outcome = if json {
-        builder.event_format(JsonLines::new(service)).try_init()
+    let lines = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
+    let lines = if json {
+        let instance = config.instance.clone().unwrap_or_else(host);
+        lines.event_format(JsonLines::new(service, instance)).boxed()
     } else {
-        builder.with_ansi(io::stderr().is_terminal()).try_init()
+        lines.with_ansi(io::stderr().is_terminal()).boxed()
     };
-    outcome.map_err(|_| LogError::Twice)?;
+    registry().with(filter).with(lines).try_init().map_err(|_| LogError::Twice)?;
     panic::set_hook(Box::new(|info| {
         // A panic in here ends the process. Nothing below panics: what cannot be logged is lost.
         let location = info.location().map(ToString::to_string).unwrap_or_default();
@@ -94,7 +92,11 @@ pub fn init(config: &LogConfig, service: &'static str) -> Result<(), LogError> {
             .unwrap_or("no message");
         tracing::error!(location, panic = message, "a task panicked");
     }));
-    Ok(())
+    Ok(level)
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Why logging could not start.
@@ -108,6 +110,9 @@ pub enum LogError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Nobody logs any more.
+    #[error("logging has ended")]
+    Ended,
     /// This process already has a logger.
     #[error("logging was started twice")]
     Twice,

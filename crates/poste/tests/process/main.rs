@@ -113,6 +113,7 @@ fn an_archive_tells_its_addresses_is_healthy_and_stops_on_sigterm() {
     for line in server.log().lines() {
         let line: serde_json::Value = serde_json::from_str(line).expect("a log line is one JSON object");
         assert_eq!(line["service"], "archive");
+        assert!(line["instance"].as_str().is_some_and(|host| !host.is_empty()), "{line}");
     }
 }
 

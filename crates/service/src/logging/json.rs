@@ -1,4 +1,5 @@
-//! One JSON object a line: `timestamp` (UTC), `level`, `target`, `service`, `message`, and the event's fields.
+//! One JSON object a line: `timestamp` (UTC), `level`, `target`, `service`, `instance`, `message`, and the
+//! event's fields.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -14,11 +15,12 @@ use tracing_subscriber::registry::LookupSpan;
 #[derive(Clone, Debug)]
 pub(super) struct JsonLines {
     service: &'static str,
+    instance: String,
 }
 
 impl JsonLines {
-    pub(super) fn new(service: &'static str) -> Self {
-        Self { service }
+    pub(super) fn new(service: &'static str, instance: String) -> Self {
+        Self { service, instance }
     }
 }
 
@@ -38,6 +40,7 @@ where
             ("level", metadata.level().as_str()),
             ("target", metadata.target()),
             ("service", self.service),
+            ("instance", self.instance.as_str()),
         ] {
             line.insert(name.to_owned(), value.into());
         }
@@ -107,7 +110,7 @@ mod tests {
         let captured = Captured::default();
         let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
-            .event_format(JsonLines::new("archive"))
+            .event_format(JsonLines::new("archive", "host-7".to_owned()))
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
@@ -119,6 +122,7 @@ mod tests {
         assert_eq!(line["message"], "records\nstored");
         assert_eq!((&line["count"], &line["ok"], &line["took"]), (&3.into(), &true.into(), &"5ms".into()));
         assert_eq!((&line["level"], &line["service"]), (&"INFO".into(), &"archive".into()));
+        assert_eq!(line["instance"], "host-7");
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
     }
 }
