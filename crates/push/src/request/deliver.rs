@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::filter::Judged;
 use super::pace::Trouble;
 use crate::server::{Limited, PushServer, StoreAway, Toll, When};
-use crate::store::{Claim, ClaimEnd, ClaimKey, DeviceId, Registration};
+use crate::store::{Claim, ClaimEnd, ClaimKey, DeviceId, Registration, TokenType};
 
 /// A note that a device was reached is worth a write to disk only so often.
 const NOTE_EVERY_S: u64 = 24 * 60 * 60;
@@ -61,6 +61,7 @@ pub(super) struct Deliveries {
 struct Wanted {
     /// A hash of whether the receiver wants it, and for what entry of the lists not, or of what author.
     about: [u8; 32],
+    service: TokenType,
     kind: Kind,
 }
 
@@ -82,6 +83,7 @@ enum Kind {
 /// What may be sent or held back now.
 struct Due {
     device: DeviceId,
+    service: TokenType,
     kind: Kind,
     toll: Toll,
     /// The first decides. None for what is held back and not claimed.
@@ -153,7 +155,8 @@ impl Deliveries {
                 Kind::Notification { notification: notification(), is_note_due }
             }
         };
-        self.wanted.insert(row.device.clone(), Wanted { about: about(judged), kind });
+        let wanted = Wanted { about: about(judged), service: row.token_type, kind };
+        self.wanted.insert(row.device.clone(), wanted);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -203,7 +206,7 @@ impl PushServer {
         if is_turned_away {
             self.metrics.refusal("slow_provider");
         }
-        for (device, Wanted { about, kind }) in wanted {
+        for (device, Wanted { about, service, kind }) in wanted {
             let toll = Toll { receiver: device.key, about, is_held_back: kind.is_held_back() };
             if is_turned_away {
                 not_due.push((device, Delivery::TurnedAway));
@@ -212,7 +215,8 @@ impl PushServer {
             } else if !self.takes_toll(&toll, when) {
                 not_due.push((device, Delivery::TooFast));
             } else {
-                due.push(Due { claims: kind.claim_keys(&about, &message_id, &device), device, kind, toll });
+                let claims = kind.claim_keys(&about, &message_id, &device);
+                due.push(Due { device, service, kind, toll, claims });
             }
         }
         let looked = self.look_at_claims(&message_id, not_due, &mut due, &mut delivered).await;
@@ -338,13 +342,13 @@ impl PushServer {
     }
 
     async fn send(&self, won: Vec<Due>, age: Duration) -> Vec<Sent> {
-        let sending = won.into_iter().map(|Due { device, kind, toll, claims }| async move {
+        let sending = won.into_iter().map(|Due { device, service, kind, toll, claims }| async move {
             let (is_note_due, delivery) = match kind {
                 Kind::Notification { notification, is_note_due } => {
                     self.metrics.push_age(age);
                     let began = Instant::now();
                     let outcome = self.provider.send(notification).await;
-                    self.pace.note(began.elapsed(), outcome);
+                    self.pace.note(service, began.elapsed(), outcome);
                     let delivery = match outcome {
                         Outcome::Sent => Delivery::Sent,
                         Outcome::Refused(_) => Delivery::Refused,
@@ -353,7 +357,7 @@ impl PushServer {
                     (is_note_due, delivery)
                 }
                 Kind::HeldBack { why, .. } => {
-                    let delivery = match self.pace.wait().await {
+                    let delivery = match self.pace.wait(service).await {
                         None => Delivery::HeldBack(why),
                         Some(Trouble::Refused) => Delivery::Refused,
                         Some(Trouble::Unknown) => Delivery::Unknown,

@@ -1,5 +1,5 @@
-//! How the provider does at present: how long it takes, and whether it takes anything. What is held back is reported as
-//! if it had been handed over, so that no answer tells by its time or its words who is blocked.
+//! How the provider does at present for Apple and for Google: how long it takes, and whether it takes anything. What is held
+//! back is reported as if it had been handed over, so that no answer tells by its time or its words who is blocked.
 
 use std::time::Duration;
 
@@ -8,14 +8,19 @@ use poste_provider::{Outcome, Refused, Unknown};
 use rand::RngExt;
 use tokio::time::Instant;
 
+use crate::store::TokenType;
+
 /// How many are remembered.
 const SAMPLES: usize = 16;
 /// How long trouble is taken to last of which nothing else is heard.
 const TROUBLE: Duration = Duration::from_secs(30);
 
-/// The times that the provider took for the last notifications, and what the last one met.
+/// The times that the provider took for the last notifications of each service, and what the last one met.
 #[derive(Debug, Default)]
-pub(crate) struct Pace(Mutex<Samples>);
+pub(crate) struct Pace {
+    apple: Mutex<Samples>,
+    google: Mutex<Samples>,
+}
 
 #[derive(Debug, Default)]
 struct Samples {
@@ -35,9 +40,9 @@ pub(super) enum Trouble {
 }
 
 impl Pace {
-    /// The provider took so long, and this came of it.
-    pub(super) fn note(&self, took: Duration, outcome: Outcome) {
-        let mut samples = self.0.lock();
+    /// The provider took so long for a notification of this service, and this came of it.
+    pub(super) fn note(&self, service: TokenType, took: Duration, outcome: Outcome) {
+        let mut samples = self.of(service).lock();
         match outcome {
             Outcome::Sent => samples.trouble = None,
             Outcome::Refused(Refused::Unreachable | Refused::Busy) => {
@@ -59,14 +64,14 @@ impl Pace {
 
     /// How many are remembered now.
     #[cfg(test)]
-    pub(crate) fn samples(&self) -> usize {
-        self.0.lock().took.len()
+    pub(crate) fn samples(&self, service: TokenType) -> usize {
+        self.of(service).lock().took.len()
     }
 
-    /// Waits as long as the provider took for one of the last, and says what it would have met.
-    pub(super) async fn wait(&self) -> Option<Trouble> {
+    /// Waits as long as the provider took for one of the last of this service, and says what it would have met.
+    pub(super) async fn wait(&self, service: TokenType) -> Option<Trouble> {
         let (sample, trouble) = {
-            let samples = self.0.lock();
+            let samples = self.of(service).lock();
             let at = rand::rng().random_range(0..samples.took.len().max(1));
             (samples.took.get(at).copied(), samples.trouble)
         };
@@ -75,24 +80,33 @@ impl Pace {
         }
         trouble.filter(|(_, since)| since.elapsed() < TROUBLE).map(|(trouble, _)| trouble)
     }
+
+    fn of(&self, service: TokenType) -> &Mutex<Samples> {
+        match service {
+            TokenType::Apn => &self.apple,
+            TokenType::Firebase => &self.google,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const APPLE: TokenType = TokenType::Apn;
+
     #[tokio::test(start_paused = true)]
     async fn a_wait_is_as_long_as_the_provider_takes() {
         let pace = Pace::default();
         let started = Instant::now();
-        pace.wait().await;
+        pace.wait(APPLE).await;
         assert_eq!(started.elapsed(), Duration::ZERO, "nothing to compare with");
         for _ in 0..2 * SAMPLES {
-            pace.note(Duration::from_millis(80), Outcome::Sent);
+            pace.note(APPLE, Duration::from_millis(80), Outcome::Sent);
         }
-        assert_eq!(pace.0.lock().took.len(), SAMPLES);
+        assert_eq!(pace.samples(APPLE), SAMPLES);
         let started = Instant::now();
-        pace.wait().await;
+        pace.wait(APPLE).await;
         assert!((80..85).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
     }
 
@@ -100,8 +114,8 @@ mod tests {
     async fn what_all_meet_is_told_of_what_is_held_back_too() {
         let pace = Pace::default();
         let met = async |outcome| {
-            pace.note(Duration::ZERO, outcome);
-            pace.wait().await
+            pace.note(APPLE, Duration::ZERO, outcome);
+            pace.wait(APPLE).await
         };
         assert_eq!(met(Outcome::Refused(Refused::Unreachable)).await, Some(Trouble::Refused));
         assert_eq!(met(Outcome::Sent).await, None);
@@ -109,6 +123,17 @@ mod tests {
         assert_eq!(met(Outcome::Unknown(Unknown::Timeout)).await, Some(Trouble::Unknown));
         assert_eq!(met(Outcome::Refused(Refused::TooLarge)).await, Some(Trouble::Unknown));
         tokio::time::advance(TROUBLE).await;
-        assert_eq!(pace.wait().await, None, "nobody has heard of it for long");
+        assert_eq!(pace.wait(APPLE).await, None, "nobody has heard of it for long");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_service_does_is_told_of_its_devices_only() {
+        let pace = Pace::default();
+        pace.note(TokenType::Firebase, Duration::from_secs(7), Outcome::Unknown(Unknown::Timeout));
+        let started = Instant::now();
+        assert_eq!(pace.wait(APPLE).await, None);
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        assert_eq!(pace.wait(TokenType::Firebase).await, Some(Trouble::Unknown));
+        assert_eq!(started.elapsed().as_secs(), 7);
     }
 }

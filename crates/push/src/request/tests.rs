@@ -14,7 +14,7 @@ use crate::answer::AnswerKind;
 use crate::server::tests::client::{Client, INSTALLATION, malleated, partitioned, seal};
 use crate::server::tests::{NOW, Rig};
 use crate::server::{Handled, LimitSettings, Rate, Settings, Unanswered};
-use crate::store::{Caps, Claim, MemoryStore, RegistrationStore};
+use crate::store::{Caps, Claim, MemoryStore, RegistrationStore, TokenType};
 
 const SUCCESS: (bool, i32) = (true, 0);
 const UNKNOWN: (bool, i32) = (false, 0);
@@ -467,7 +467,7 @@ async fn only_what_the_provider_was_asked_for_tells_how_long_it_takes() {
         let sender = Client::new(10 + number);
         assert_eq!(sender.notify(&rig, b"id", &[receiver.notification()]).await, [SUCCESS]);
     }
-    assert_eq!((rig.world.sent_count(), rig.server.pace.samples()), (1, 1));
+    assert_eq!((rig.world.sent_count(), rig.server.pace.samples(TokenType::Apn)), (1, 1));
 }
 
 /// While another device of the same request is being notified, a crash makes nothing unknown that was not sent.
