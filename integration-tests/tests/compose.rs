@@ -1,14 +1,14 @@
 //! The compose stack on a real Docker Engine: foreign peers on the host post and fetch through the published port, also
-//! while the archive's container is away.
+//! while the archive's container is away; and a gateway that starts beside an archive with a full disk.
 
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use poste_integration_tests::containers::{Project, SERVICES};
 use poste_integration_tests::mail;
 use poste_integration_tests::process::Process;
-use poste_integration_tests::{peers, requirement};
+use poste_integration_tests::{peers, requirement, stack};
 use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -23,6 +23,7 @@ fn foreign_peers_meet_through_the_containers_and_outlive_a_killed_archive() -> R
     let project = Project::up()?;
     project.wait_healthy(LONG)?;
     for service in SERVICES {
+        project.wait_ready(service, LONG)?;
         let guarded = project.inspect(
             service,
             "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}}",
@@ -48,7 +49,8 @@ fn foreign_peers_meet_through_the_containers_and_outlive_a_killed_archive() -> R
     poster.wait("an envelope sent after the archive's return to be confirmed", LONG, |events| {
         events.iter().any(|event| confirmed(event) && event["sent_ms"].as_u64() > Some(back)).then_some(())
     })?;
-    project.wait_healthy(LONG)?;
+    project.wait_ready("archive", LONG)?;
+    project.wait_ready("gateway", LONG)?;
     poster.terminate()?;
     let ended = poster.succeed(LONG)?;
 
@@ -79,6 +81,54 @@ fn foreign_peers_meet_through_the_containers_and_outlive_a_killed_archive() -> R
     let tested = project.exec("push", &["/poste", "ctl", "push", "self-test", "--json"])?;
     println!("{tested}");
     Ok(())
+}
+
+/// As much as a new archive takes, and some tens of KiB.
+const NEARLY_FULL: &str = "services:
+  archive:
+    environment:
+      POSTE_ARCHIVE__STORE: local:///small/archive
+    tmpfs: [\"/small:uid=65532,size=196608\"]
+";
+
+#[test]
+fn an_archive_that_takes_nothing_is_healthy_and_keeps_no_gateway_from_starting() -> Result<()> {
+    if requirement::skipped("docker") {
+        return Ok(());
+    }
+    let project = Project::up_altered(NEARLY_FULL)?;
+    project.wait_ready("gateway", LONG)?;
+    let enode = project.enode()?;
+    post(&enode, 200)?;
+    let begun = Instant::now();
+    while project.exec("archive", &["/poste", "health"]).is_ok() {
+        ensure!(begun.elapsed() < LONG, "the archive's disk is never full");
+    }
+    let lives = project.exec("archive", &["/poste", "health", "--live"])?;
+    ensure!(lives == "alive\n", "{lives:?}");
+
+    // More often than `retries`, so that a check that does not pass has its consequence.
+    project.wait_checked("archive", 7, LONG)?;
+    let health = project.health()?;
+    ensure!(health.iter().all(|(_, health)| health == "healthy"), "{health:?}");
+    ensure!(project.exec("archive", &["/poste", "health"]).is_err(), "the archive takes records again");
+    for service in ["push", "gateway"] {
+        project.remove(service)?;
+    }
+    project.bring_up(&["push", "gateway"])?;
+    project.wait_ready("gateway", LONG)?;
+    ensure!(project.enode()? == enode, "another key");
+    post(&enode, 10)
+}
+
+/// All of them are confirmed.
+fn post(enode: &str, count: usize) -> Result<()> {
+    let count = count.to_string();
+    let arguments = ["mail", "post", "--json", "--topic", "01020304", "--timeout", "50s", "--size", "1000"];
+    let mut command = stack::poste()?;
+    Process::start("poste mail post", command.args(arguments).args(["--count", &count, "--to", enode]))?
+        .succeed(LONG)
+        .map(drop)
 }
 
 fn unix_millis() -> u64 {
