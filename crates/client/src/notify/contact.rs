@@ -58,9 +58,6 @@ pub enum InfoError {
     /// Of somebody else, or nobody.
     #[error("the device is not the contact's")]
     Owner,
-    /// No UUID, which deployed clients and servers have throughout.
-    #[error("the device's installation id is none")]
-    Installation,
     /// No UUID.
     #[error("the access token is none")]
     Token,
@@ -115,6 +112,7 @@ fn look(
     for info in infos.iter().take(MAX_INFOS) {
         match check(own, contact, &hash, info, &server) {
             Ok(Info::Ours(info)) => shown.infos.push(info),
+            Ok(Info::Nameless) => {}
             Ok(Info::ForOthers(installation)) => {
                 shown.not_allowed.push(installation);
                 if shown.not_allowed.len() == MAX_NOT_ALLOWED {
@@ -135,6 +133,9 @@ enum Info {
     Ours(PushInfo),
     /// No entry of the list is for us: the contact lets others notify.
     ForOthers(InstallationId),
+    /// Its installation id is no UUID, which deployed clients and servers have throughout. Nobody could ask for it, but
+    /// the contact's other devices are as good as before.
+    Nameless,
 }
 
 fn check(
@@ -148,7 +149,7 @@ fn check(
     if info.public_key != hash.as_bytes()[..] {
         return Err(InfoError::Owner);
     }
-    let installation = InstallationId::uuid(&info.installation_id).map_err(|_| InfoError::Installation)?;
+    let Ok(installation) = InstallationId::uuid(&info.installation_id) else { return Ok(Info::Nameless) };
     let token = if info.access_token.is_empty() {
         let entries = info.allowed_key_list.iter().map(AsRef::as_ref);
         match find_access_token(own, contact, entries) {
@@ -175,6 +176,11 @@ impl ContactCode {
     pub fn derive(contact: &PublicKey) -> Self {
         let name = TopicName::contact_code(contact);
         Self { contact: *contact, topic: name.topic(), key: name.derive_key(), segments: Segments::new() }
+    }
+
+    /// The same, which has opened nothing yet: segments that come here and there are not joined.
+    pub fn anew(&self) -> Self {
+        Self { contact: self.contact, topic: self.topic, key: self.key.clone(), segments: Segments::new() }
     }
 
     /// Whose it is.

@@ -1,6 +1,7 @@
-//! What is known of contacts: through which servers their devices can be notified, and when we last asked. Bounded,
-//! and kept in a file that only its owner may read.
+//! What is known of contacts: through which servers their devices can be notified, when we last asked, and of what they
+//! were notified. Bounded, and kept in a file that only its owner may read.
 
+mod attempts;
 mod form;
 
 use std::cmp::Reverse;
@@ -10,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use poste_codec::PublicKey;
-use poste_wire::status::InstallationId;
+use poste_wire::status::{InstallationId, MessageId};
 use thiserror::Error;
 
 use super::contact::{PushInfo, Shown};
 use super::file::{lock, read_private, write_private};
+use attempts::Attempts;
+pub use attempts::{ATTEMPTS_KEPT, Attempt, MAX_ATTEMPTS};
 
 /// After how long servers are asked again about a contact who has not advertised since: as the deployed clients have it.
 pub const QUERY_AGE: Duration = Duration::from_secs(86_400);
@@ -28,13 +31,15 @@ pub const MAX_SERVERS: usize = 8;
 /// The most versions that are kept of devices at no server.
 const MAX_FLOORS: usize = 2 * MAX_DEVICES;
 
-/// More than the longest file has: a line of a device at a server has some 350 bytes.
-const MAX_FILE_BYTES: u64 = (MAX_CONTACTS * MAX_DEVICES * MAX_SERVERS) as u64 * 512;
+/// More than the longest file has: a device at a server has some 350 bytes, an attempt up to 1,200.
+const MAX_FILE_BYTES: u64 =
+    (MAX_CONTACTS * MAX_DEVICES * MAX_SERVERS) as u64 * 512 + MAX_ATTEMPTS as u64 * 2048;
 
 /// What is known of contacts. Times are unix seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
     contacts: BTreeMap<PublicKey, Contact>,
+    attempts: Attempts,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -116,6 +121,24 @@ impl Known {
         }
     }
 
+    /// What servers were asked for this message to a contact, and what came of it: one for each device.
+    pub fn attempts(&self, contact: &PublicKey, message: &MessageId) -> Vec<(InstallationId, Attempt)> {
+        self.attempts.of(contact, message)
+    }
+
+    /// Remembers what is known of a message at a device, in place of what was. [`MAX_ATTEMPTS`] are kept, for
+    /// [`ATTEMPTS_KEPT`].
+    pub fn note_attempt(
+        &mut self,
+        contact: &PublicKey,
+        message: &MessageId,
+        installation: InstallationId,
+        attempt: Attempt,
+        now: u64,
+    ) {
+        self.attempts.note((*contact, *message, installation), attempt, now);
+    }
+
     /// What was changed here since `base`, and for contacts of whom nothing was, what others know by now.
     fn merged(self, base: &Self, mut others: Self) -> Self {
         for contact in base.contacts.keys().filter(|contact| !self.contacts.contains_key(contact)) {
@@ -126,6 +149,7 @@ impl Known {
                 others.contacts.insert(key, contact);
             }
         }
+        others.attempts = self.attempts.merged(&base.attempts, others.attempts);
         others.make_room();
         others
     }
@@ -313,8 +337,11 @@ impl KnownFile {
     /// As [`Self::read`].
     pub fn update(&self, base: &Known, known: Known) -> Result<Known, KnownError> {
         let _lock = lock(&self.path).map_err(|source| self.io(source))?;
-        let merged = known.merged(base, self.read()?);
-        self.write(&merged)?;
+        let here = self.read()?;
+        let merged = known.merged(base, here.clone());
+        if merged != here {
+            self.write(&merged)?;
+        }
         Ok(merged)
     }
 

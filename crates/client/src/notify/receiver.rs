@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::advertise::AdvertisingTimes;
+use super::missed::{Missed, RETRY};
 use super::newest::Newest;
 use super::profile::{Profile, ProfileError};
 use super::register::{MAX_SERVERS, Registrar, RegistrationAnswer, Sending, choose_servers};
@@ -23,14 +24,8 @@ use super::state::{ReceiverState, StateError, StateFile, StateLock};
 use super::{Mail, Mailbox, Network};
 use crate::unix_now;
 
-/// After how long something that the network did not take, or did not give, is tried again.
-const RETRY: Duration = Duration::from_secs(5);
 /// How long contacts are not told of a success, while servers that are behind its version are asked for it.
 const LEVELLING: Duration = Duration::from_secs(5);
-/// How far clocks may differ, where it is asked for what was published since some time.
-const CLOCK_TOLERANCE_SECONDS: u32 = 60;
-/// How often that is asked for, where history is not to be had as a whole.
-const MAX_LOOKS: u32 = 12;
 
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,11 +102,8 @@ pub struct Receiver<N> {
     contact_code_key: Option<SymKey>,
     advertising: AdvertisingTimes,
     began: Instant,
-    /// Unix seconds since which something may have been missed.
-    missed_since: Option<u32>,
-    /// When to look for it again, and how often that was done.
-    look_at: Instant,
-    looks: u32,
+    /// Answers that a lost connection may have taken with it.
+    missed: Missed,
     events: VecDeque<ReceiverEvent>,
 }
 
@@ -154,7 +146,6 @@ impl<N: Network> Receiver<N> {
         if state.servers().any(|(_, standing)| matches!(standing, super::Standing::Registered { .. })) {
             advertising.now();
         }
-        let now = Instant::now();
         Ok(Self {
             network,
             registrar: Arc::new(Mutex::new(Registrar::new(identity, state))),
@@ -164,10 +155,8 @@ impl<N: Network> Receiver<N> {
             mailbox,
             contact_code_key: None,
             advertising,
-            began: now,
-            missed_since: None,
-            look_at: now,
-            looks: 0,
+            began: Instant::now(),
+            missed: Missed::nothing(),
             events: VecDeque::new(),
         })
     }
@@ -263,7 +252,7 @@ impl<N: Network> Receiver<N> {
                     None => future::pending().await,
                 }
             };
-            let may_connect = self.look_at <= Instant::now();
+            let may_connect = self.missed.rests_until().is_none();
             tokio::select! {
                 // A network that has just failed is left alone for a while.
                 mail = self.network.next(), if may_connect => match mail {
@@ -333,7 +322,7 @@ impl<N: Network> Receiver<N> {
 
     /// After a connection was lost: answers that came meanwhile.
     async fn look_for_missed(&mut self) -> Result<(), ReceiverError> {
-        let Some(since) = self.missed_since.filter(|_| self.look_at <= Instant::now()) else { return Ok(()) };
+        let Some(since) = self.missed.due() else { return Ok(()) };
         let topics = [self.mailbox.topic()];
         let mut missed = Newest::default();
         // Connected first: nothing is then missed between history and the present.
@@ -347,12 +336,7 @@ impl<N: Network> Receiver<N> {
         for mail in missed.into_mails() {
             self.take(mail).await?;
         }
-        self.looks += 1;
-        if all || self.looks >= MAX_LOOKS {
-            self.missed_since = None;
-        } else {
-            self.look_at = Instant::now() + RETRY;
-        }
+        self.missed.looked(all);
         Ok(())
     }
 
@@ -373,23 +357,15 @@ impl<N: Network> Receiver<N> {
     }
 
     fn disconnected(&mut self, reason: String) {
-        self.missed();
+        self.missed.note();
         self.events.push_back(ReceiverEvent::Disconnected { reason });
-    }
-
-    /// What came in the last minute, and comes until the network works, may be lost.
-    fn missed(&mut self) {
-        let since = unix_now().saturating_sub(CLOCK_TOLERANCE_SECONDS);
-        self.missed_since = Some(self.missed_since.map_or(since, |earlier| earlier.min(since)));
-        self.look_at = Instant::now() + RETRY;
-        self.looks = 0;
     }
 
     async fn publish(&mut self, topic: Topic, frames: Vec<Vec<u8>>) -> Result<(), String> {
         for frame in frames {
             if let Err(error) = self.network.publish(topic, frame).await {
                 // The network may have connected anew since without a word.
-                self.missed();
+                self.missed.note();
                 return Err(error.to_string());
             }
         }
@@ -399,8 +375,7 @@ impl<N: Network> Receiver<N> {
     fn wake_at(&self) -> Option<Instant> {
         let due = self.registrar.lock().next_due().into_iter().chain(self.advertising.next_due());
         let due = due.map(|at| self.began + at).min();
-        let look = (self.look_at > Instant::now()).then_some(self.look_at);
-        due.into_iter().chain(look).min()
+        due.into_iter().chain(self.missed.rests_until()).min()
     }
 
     async fn change(

@@ -5,6 +5,10 @@
 //! more, or fails, the next server of the device is asked, for the same message: each server remembers which messages it
 //! has notified of, but not what others have. So a device can ring twice, if the first server did notify it and only the
 //! answer was lost; at most [`SendSettings::silent_servers`] times, and never through the same server.
+//!
+//! When the same message is sent again, a device that a server has reported as notified is left alone, and otherwise the
+//! servers that may have notified it are asked first: what was asked is in [`Sending::attempts`], for a later
+//! [`Sending::new`].
 
 mod device;
 mod notification;
@@ -21,7 +25,7 @@ use thiserror::Error;
 
 use super::Mail;
 use super::contact::{PushInfo, Shown};
-use super::known::KnownInfo;
+use super::known::{Attempt, KnownInfo};
 use device::{Device, State};
 pub use notification::{Notification, NotificationKind};
 use request::Request;
@@ -74,6 +78,8 @@ pub struct DeviceReport {
     pub installation: InstallationId,
     /// The server that reported success (which it also does for what the receiver has muted), or why none did.
     pub outcome: Result<PublicKey, Failure>,
+    /// Whether the success is an earlier one, of the same message: no server was asked now.
+    pub is_earlier: bool,
     /// Which servers were asked in vain before, and why, in their order.
     pub failed: Vec<(PublicKey, Failure)>,
 }
@@ -105,6 +111,16 @@ pub enum Failure {
     /// The sender has stopped before.
     #[error("given up before an answer")]
     GivenUp,
+}
+
+impl Failure {
+    /// Whether the server certainly has not notified.
+    fn is_certain(self) -> bool {
+        match self {
+            Self::WrongToken | Self::NotRegistered | Self::InternalError | Self::NoServer => true,
+            Self::NoAnswer | Self::Unknown(_) | Self::LeftOut | Self::GivenUp => false,
+        }
+    }
 }
 
 /// What happens on the way, for whoever waits. The reports have it all in the end.
@@ -179,8 +195,8 @@ pub struct Sending {
 }
 
 impl Sending {
-    /// To devices of which this is known (the most recently active first, see [`super::known::Known::infos`]). `fill` gives
-    /// random bytes, for the choice of servers.
+    /// To devices of which this is known (the most recently active first, see [`super::known::Known::infos`]), after these
+    /// attempts with the same message. `fill` gives random bytes, for the choice of servers.
     ///
     /// # Errors
     /// When the contact is oneself.
@@ -189,6 +205,7 @@ impl Sending {
         contact: PublicKey,
         notification: Notification,
         known: &[KnownInfo],
+        earlier: &[(InstallationId, Attempt)],
         settings: SendSettings,
         mut fill: impl FnMut(&mut [u8]),
     ) -> Result<Self, OwnDevicesError> {
@@ -196,7 +213,12 @@ impl Sending {
             return Err(OwnDevicesError);
         }
         let chosen = device::choose(known, &settings.devices).into_iter();
-        let devices = chosen.map(|installation| Device::new(installation, known, &mut fill)).collect();
+        let device = |installation| {
+            let attempt =
+                earlier.iter().find(|(device, _)| *device == installation).map(|(_, attempt)| attempt);
+            Device::new(installation, known, attempt, &mut fill)
+        };
+        let devices = chosen.map(device).collect();
         Ok(Self { own, contact, notification, settings, devices, requests: Vec::new(), events: Vec::new() })
     }
 
@@ -283,6 +305,11 @@ impl Sending {
     /// Stops: what has no answer yet stays without one.
     pub fn give_up(&mut self) {
         self.devices.iter_mut().for_each(Device::give_up);
+    }
+
+    /// What is to be remembered before anything is published, and in the end: of each device who was asked, or has notified.
+    pub fn attempts(&self) -> impl Iterator<Item = (InstallationId, Attempt)> {
+        self.devices.iter().map(|device| (device.installation.clone(), device.attempt()))
     }
 
     /// What became of each device.

@@ -1,24 +1,28 @@
 //! The sender at work: finding out how contacts can be notified, and having them notified, over a network.
 
+mod follow;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use poste_codec::{PublicKey, SecretKey};
 use poste_wire::Topic;
 use poste_wire::payload::PayloadError;
+use poste_wire::status::MessageId;
 use rand::Rng;
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::contact::{ContactCode, Shown};
-use super::known::{Known, KnownError, KnownFile};
-use super::newest::Newest;
+use super::known::{Known, KnownError, KnownFile, MAX_CONTACTS};
+use super::missed::Missed;
 use super::query::{ANSWER_WAIT, Query};
 use super::send::{
     DeviceReport, Failure, Notification, Outgoing, OwnDevicesError, SendEvent, SendSettings, Sending, Step,
 };
 use super::{Mail, Network};
 use crate::unix_now;
+pub use follow::SenderEvent;
 
 /// After how long a network that has failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -34,10 +38,14 @@ pub struct Sender<N> {
     /// What the file had when it was last read or written.
     kept: Known,
     file: KnownFile,
+    /// Contacts whose advertisements are taken, and those of them of whom nobody was told yet.
     followed: Vec<ContactCode>,
+    heard_of: BTreeSet<PublicKey>,
+    /// Advertisements that a lost connection may have taken with it.
+    missed: Missed,
     /// Topics on which answers are waited for: one for each key, so that one can be among them twice.
     awaited: Vec<Topic>,
-    /// Topics on which answers may still come. Not all of them are awaited, if the network has failed meanwhile, or
+    /// Topics on which something may still come. Not all of them are of use, if the network has failed meanwhile, or
     /// somebody has dropped what we were at.
     heard: BTreeSet<Topic>,
     began: Instant,
@@ -60,6 +68,9 @@ pub enum SenderError<E: std::error::Error + 'static> {
     /// A message could not be sealed.
     #[error(transparent)]
     Seal(#[from] PayloadError),
+    /// More contacts than a file has room for.
+    #[error("at most {MAX_CONTACTS} contacts are followed at a time, not {0}")]
+    TooManyContacts(usize),
     /// The runtime is shutting down.
     #[error("the process is stopping")]
     Stopping,
@@ -128,6 +139,8 @@ impl<N: Network> Sender<N> {
             known,
             file,
             followed: Vec::new(),
+            heard_of: BTreeSet::new(),
+            missed: Missed::nothing(),
             awaited: Vec::new(),
             heard: BTreeSet::new(),
             began: Instant::now(),
@@ -138,38 +151,6 @@ impl<N: Network> Sender<N> {
     /// What is known.
     pub fn known(&self) -> &Known {
         &self.known
-    }
-
-    /// Looks for a contact's advertisements in stored history since then (unix seconds), and takes those that come
-    /// while this sender waits for anything from now on.
-    ///
-    /// # Errors
-    /// When the network or the file fails.
-    pub async fn discover(
-        &mut self,
-        contact: &PublicKey,
-        since: u32,
-    ) -> Result<Discovered, SenderError<N::Error>> {
-        let at = self.follow(contact).await?;
-        let mut newest = Newest::default();
-        let topic = self.followed[at].topic();
-        let history = self.network.history(&[topic], since, |mail| newest.put(mail)).await;
-        let incomplete = history.map_err(SenderError::Network)?;
-        let mut code = self.followed.remove(at);
-        let (own, now) = (self.own.clone(), self.began.elapsed().as_secs());
-        let opening = blocking(move || {
-            let mails = newest.into_mails();
-            let shown = mails.filter_map(|mail| Some((code.open(&own, &mail, now)?, mail.made_at)));
-            (shown.collect::<Vec<_>>(), code)
-        });
-        let (shown, code) = opening.await?;
-        self.followed.push(code);
-        for (shown, made_at) in &shown {
-            // By a clock that is not ours.
-            self.known.learn(contact, shown, (*made_at).min(unix_now()).into());
-        }
-        self.save().await?;
-        Ok(Discovered { advertisements: shown.len(), incomplete })
     }
 
     /// Asks servers about a contact, whatever is known, and waits for all of their answers.
@@ -220,10 +201,14 @@ impl<N: Network> Sender<N> {
             self.ask(contact, None).await?;
             self.save().await?;
         }
-        let known = self.known.infos(contact);
-        let mut sending = Sending::new(own, *contact, notification, &known, settings, random)?;
+        // What another process has sent meanwhile. Where the file cannot be used, the end tells it: a message that rings
+        // twice is better than none.
+        drop(self.save().await);
+        let message = notification.message;
+        let (known, earlier) = (self.known.infos(contact), self.known.attempts(contact, &message));
+        let mut sending = Sending::new(own, *contact, notification, &known, &earlier, settings, random)?;
         self.trouble = None;
-        let outcome = timeout(patience, self.run(contact, &mut sending, &mut tell)).await;
+        let outcome = timeout(patience, self.run(contact, &message, &mut sending, &mut tell)).await;
         sending.give_up();
         if let Ok(Err(error)) = outcome {
             self.trouble = Some(error.to_string());
@@ -236,7 +221,8 @@ impl<N: Network> Sender<N> {
                 self.known.forget(contact, &device.installation, server);
             }
         }
-        let not_kept = self.save().await.err().map(|error| error.to_string());
+        let kept = self.remember(contact, &message, &sending).await;
+        let not_kept = kept.err().map(|error| error.to_string());
         Ok(SendReport { devices, trouble: self.trouble.take(), not_kept })
     }
 
@@ -245,6 +231,7 @@ impl<N: Network> Sender<N> {
     async fn run(
         &mut self,
         contact: &PublicKey,
+        message: &MessageId,
         sending: &mut Sending,
         tell: &mut (impl FnMut(SendEvent) + Send),
     ) -> Result<(), SenderError<N::Error>> {
@@ -253,6 +240,8 @@ impl<N: Network> Sender<N> {
             sending.take_events().into_iter().for_each(&mut *tell);
             match step {
                 Step::Publish(requests) => {
+                    // Before a server can hear of it: whoever sends the message again must ask the same one first.
+                    drop(self.remember(contact, message, sending).await);
                     if let Err(error) = self.publish(requests).await {
                         self.trouble = Some(error.to_string());
                     }
@@ -278,6 +267,19 @@ impl<N: Network> Sender<N> {
         }
     }
 
+    /// Keeps what servers were asked, and what came of it.
+    async fn remember(
+        &mut self,
+        contact: &PublicKey,
+        message: &MessageId,
+        sending: &Sending,
+    ) -> Result<(), SenderError<N::Error>> {
+        for (installation, attempt) in sending.attempts() {
+            self.known.note_attempt(contact, message, installation, attempt, unix_now().into());
+        }
+        self.save().await
+    }
+
     /// Publishes requests, none of them before their answers would come: a request that was published and not heard of
     /// has a device ring twice.
     async fn publish(&mut self, requests: Vec<Outgoing>) -> Result<(), N::Error> {
@@ -288,9 +290,14 @@ impl<N: Network> Sender<N> {
         }
         let mut outcome = Ok(());
         for request in requests {
-            outcome = self.network.publish(request.topic, request.frame).await.and(outcome);
+            outcome = self.put(request.topic, request.frame).await.and(outcome);
         }
         outcome
+    }
+
+    async fn put(&mut self, topic: Topic, frame: Vec<u8>) -> Result<(), N::Error> {
+        // After an error the network may have connected anew without a word.
+        self.network.publish(topic, frame).await.inspect_err(|_| self.missed.note())
     }
 
     /// Asks where deployed servers listen, and if that shows no device where the specification says. What comes meanwhile for
@@ -325,7 +332,7 @@ impl<N: Network> Sender<N> {
             let topic = name.topic();
             let key = blocking(move || name.derive_key()).await?;
             let frame = query.seal(&key, random)?;
-            self.network.publish(topic, frame).await.map_err(SenderError::Network)?;
+            self.put(topic, frame).await.map_err(SenderError::Network)?;
             self.known.note_asked(contact, unix_now().into());
             let until = Instant::now() + ANSWER_WAIT;
             while let Some(mail) = self.mail(until).await {
@@ -356,7 +363,7 @@ impl<N: Network> Sender<N> {
         self.network.subscribe(topics).await
     }
 
-    /// Leaves the topics on which no answer is awaited. Nothing is lost when that fails: then they are left later.
+    /// Leaves the topics on which no answer is awaited and no contact followed. Nothing is lost when that fails: then they are left later.
     async fn leave_the_rest(&mut self) {
         let is_of_use = |topic: &Topic| {
             self.awaited.contains(topic) || self.followed.iter().any(|code| code.topic() == *topic)
@@ -368,39 +375,23 @@ impl<N: Network> Sender<N> {
     }
 
     /// The next mail until then. Advertisements of followed contacts are learned on the way. A network that fails is
-    /// tried again: what was missed meanwhile counts as lost.
+    /// tried again: answers that were missed meanwhile count as lost.
     async fn mail(&mut self, until: Instant) -> Option<Mail> {
         // Mail that is there already would be taken however late it is, and so a flood would never end.
         while Instant::now() < until {
             match timeout_at(until, self.network.next()).await.ok()? {
                 Ok(mail) => {
-                    let now = self.began.elapsed().as_secs();
-                    for code in &mut self.followed {
-                        if let Some(shown) = code.open(&self.own, &mail, now) {
-                            self.known.learn(code.contact(), &shown, unix_now().into());
-                        }
-                    }
+                    self.take(&mail);
                     return Some(mail);
                 }
                 Err(error) => {
+                    self.missed.note();
                     self.trouble = Some(error.to_string());
                     sleep_until(until.min(Instant::now() + RETRY)).await;
                 }
             }
         }
         None
-    }
-
-    /// The place of a contact among those whose advertisements are heard.
-    async fn follow(&mut self, contact: &PublicKey) -> Result<usize, SenderError<N::Error>> {
-        if let Some(at) = self.followed.iter().position(|code| code.contact() == contact) {
-            return Ok(at);
-        }
-        let contact = *contact;
-        let code = blocking(move || ContactCode::derive(&contact)).await?;
-        self.network.subscribe(&[code.topic()]).await.map_err(SenderError::Network)?;
-        self.followed.push(code);
-        Ok(self.followed.len() - 1)
     }
 
     /// Writes what was learned, and takes what others have.
@@ -424,6 +415,3 @@ where
 {
     tokio::task::spawn_blocking(work).await.map_err(|_| SenderError::Stopping)
 }
-
-#[cfg(test)]
-mod tests;

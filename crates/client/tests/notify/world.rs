@@ -73,6 +73,21 @@ impl World {
         self.clients.lock().iter().map(|inbox| inbox.topics.lock().len()).sum()
     }
 
+    /// Clients have new connections, on which nothing was asked for.
+    pub(crate) fn connect_anew(&self) {
+        for inbox in self.clients.lock().iter() {
+            inbox.topics.lock().clear();
+            inbox.mails.lock().clear();
+        }
+        self.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    /// Clients have lost their connections.
+    pub(crate) fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+        self.clients.lock().iter().for_each(|inbox| inbox.arrived.notify_one());
+    }
+
     fn connected(&self) -> io::Result<()> {
         if self.is_cut.load(Ordering::SeqCst) {
             Err(io::Error::other("the connection is lost"))

@@ -43,7 +43,7 @@ pub(super) fn command() -> Command {
             text("message-id", "HEX|random")
                 .required(true)
                 .value_parser(message_id)
-                .help("the message, 64 hex digits; a device is notified of each only once by one server"),
+                .help("the message, 64 hex digits; a device that was notified of it from this state directory is left alone"),
             text("device", "UUID")
                 .action(ArgAction::Append)
                 .value_parser(InstallationId::any)
@@ -147,6 +147,8 @@ struct Device {
     /// The server that reported success.
     #[serde(skip_serializing_if = "Option::is_none")]
     notified_by: Option<String>,
+    /// Whether that was in an earlier run, and nobody was asked now.
+    earlier: bool,
     /// Why no server did.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -181,7 +183,10 @@ impl Answer {
                 lines.push(format!("device {}  {}  {}", device.installation, failed.server, failed.reason));
             }
             lines.push(match (&device.notified_by, device.reason) {
-                (Some(server), _) => format!("device {}  {server}  notified", device.installation),
+                (Some(server), _) => {
+                    let when = if device.earlier { " earlier; nobody was asked now" } else { "" };
+                    format!("device {}  {server}  notified{when}", device.installation)
+                }
                 (None, reason) => {
                     format!("device {}  not notified: {}", device.installation, reason.unwrap_or_default())
                 }
@@ -210,6 +215,7 @@ impl Device {
         Self {
             installation: report.installation.to_string(),
             notified_by: report.outcome.ok().map(|server| server_name(&server)),
+            earlier: report.is_earlier,
             reason: report.outcome.err().map(reason),
             failed: report.failed.iter().map(failed).collect(),
         }
@@ -309,15 +315,17 @@ mod tests {
             DeviceReport {
                 installation: installation(1),
                 outcome: Ok(server(11)),
+                is_earlier: false,
                 failed: vec![(server(12), Failure::NoAnswer)],
             },
             DeviceReport {
                 installation: installation(2),
                 outcome: Err(Failure::NotRegistered),
+                is_earlier: false,
                 failed: vec![(server(12), Failure::NotRegistered)],
             },
         ];
-        let sent = SendReport { devices, trouble: None, not_kept: None };
+        let mut sent = SendReport { devices, trouble: None, not_kept: None };
         let answer = Answer::new(&server(1), &MessageId([7; 32]), History::default(), &sent);
         let json = serde_json::to_value(&answer).unwrap();
         assert_eq!((&json["notified"], &json["message_id"]), (&1.into(), &"07".repeat(32).into()));
@@ -328,6 +336,10 @@ mod tests {
         let text = answer.text();
         assert_eq!(text.len(), 6, "{text:?}");
         assert_eq!(text[5], "1 of 2 devices notified");
+        assert!(text[2].ends_with("  notified"), "{text:?}");
+        sent.devices[0].is_earlier = true;
+        let again = Answer::new(&server(1), &MessageId([7; 32]), History::default(), &sent);
+        assert!(again.text()[2].ends_with("  notified earlier; nobody was asked now"), "{:?}", again.text());
         let nobody = SendReport { devices: Vec::new(), trouble: Some("away".into()), not_kept: None };
         let text = Answer::new(&server(1), &MessageId([7; 32]), History::default(), &nobody).text();
         assert!(text[1].contains("away") && text[2].contains("no device is known"), "{text:?}");

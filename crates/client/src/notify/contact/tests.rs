@@ -73,7 +73,7 @@ fn only_the_contact_advertises_for_itself() {
 fn what_is_not_to_be_believed_stops_the_rest() {
     let grant = InfoError::Grant(GrantError::Signature);
     type Alter = fn(&mut PushNotificationQueryInfo);
-    let alterations: [(Alter, InfoError); 11] = [
+    let alterations: [(Alter, InfoError); 9] = [
         (|info| info.server_public_key = Bytes::from_static(&[2; 32]), InfoError::Server),
         (|info| info.server_public_key = Bytes::from_static(&[0xff; 33]), InfoError::Server),
         (
@@ -84,8 +84,6 @@ fn what_is_not_to_be_believed_stops_the_rest() {
         (|info| info.public_key = Bytes::new(), InfoError::Owner),
         (|info| info.access_token = "token".into(), InfoError::Token),
         (|info| info.access_token = TOKEN.to_uppercase(), InfoError::Grant(GrantError::Signature)),
-        (|info| info.installation_id = String::new(), InfoError::Installation),
-        (|info| info.installation_id = "\x1b[2K\n1 of 1 device notified".into(), InfoError::Installation),
         (|info| info.grant = Bytes::new(), InfoError::Grant(GrantError::Length(0))),
         (
             |info| {
@@ -100,6 +98,18 @@ fn what_is_not_to_be_believed_stops_the_rest() {
         alter(&mut bad);
         let shown = look_at(vec![info(1), bad, info(3)]);
         assert_eq!((shown.infos.len(), shown.stopped), (1, Some(error)), "alteration {number}");
+    }
+}
+
+#[test]
+fn a_device_whose_name_is_no_uuid_hides_no_other() {
+    for name in ["", "phone", "\x1b[2K\n1 of 1 device notified"] {
+        let ours = PushNotificationQueryInfo { installation_id: name.into(), ..info(2) };
+        let for_others = PushNotificationQueryInfo { access_token: String::new(), ..ours.clone() };
+        let shown = look_at(vec![ours, info(1), for_others, info(3)]);
+        let shown_devices: Vec<_> = shown.infos.iter().map(|info| info.installation.to_string()).collect();
+        assert_eq!(shown_devices, [info(1), info(3)].map(|info| info.installation_id), "{name:?}");
+        assert_eq!((shown.not_allowed.len(), shown.stopped), (0, None), "{name:?}");
     }
 }
 

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use poste_codec::PublicKey;
-use poste_wire::status::{AccessToken, InstallationId};
+use poste_wire::status::{AccessToken, InstallationId, MessageId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Contact, Known, KnownInfo, MAX_CONTACTS, MAX_DEVICES, MAX_FLOORS, MAX_SERVERS};
+use super::attempts::{Key, Row as AttemptRow};
+use super::{
+    Attempt, Contact, Known, KnownInfo, MAX_ATTEMPTS, MAX_CONTACTS, MAX_DEVICES, MAX_FLOORS, MAX_SERVERS,
+};
 use crate::notify::contact::PushInfo;
 use crate::notify::file;
 
@@ -20,6 +23,24 @@ struct File {
     format: u32,
     owner: String,
     contacts: Vec<ContactForm>,
+    /// What servers were asked, by message and device. Earlier versions of this program have not written it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<AttemptForm>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttemptForm {
+    contact: String,
+    message: String,
+    installation: String,
+    at: u64,
+    /// The server that has reported success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    notified_by: Option<String>,
+    /// Without one: those that may have notified.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    open: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -63,7 +84,8 @@ pub(super) fn encode(owner: &PublicKey, known: &Known) -> Zeroizing<Vec<u8>> {
         devices: contact.rows.iter().map(row).collect(),
     };
     let contacts = known.contacts.iter().map(contact).collect();
-    let file = File { format: FORMAT, owner: write_key(owner), contacts };
+    let attempts = known.attempts.rows().map(write_attempt).collect();
+    let file = File { format: FORMAT, owner: write_key(owner), contacts, attempts };
     file::encode(&file)
 }
 
@@ -73,7 +95,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(PublicKey, Known), String> {
     if file.contacts.len() > MAX_CONTACTS {
         return Err(format!("more than {MAX_CONTACTS} contacts"));
     }
-    let mut known = Known::default();
+    if file.attempts.len() > MAX_ATTEMPTS {
+        return Err(format!("more than {MAX_ATTEMPTS} attempts"));
+    }
+    let attempts = file.attempts.iter().map(read_attempt).collect::<Result<_, _>>()?;
+    let mut known = Known { attempts, ..Known::default() };
     for form in file.contacts {
         if form.devices.len() > MAX_DEVICES * MAX_SERVERS || form.versions.len() > MAX_FLOORS {
             return Err("a contact with too many devices".to_owned());
@@ -84,6 +110,32 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(PublicKey, Known), String> {
         known.contacts.insert(read_key(&form.key)?, Contact { asked_at: form.asked_at, floors, rows });
     }
     Ok((read_key(&file.owner)?, known))
+}
+
+fn write_attempt(((contact, message, installation), row): (&Key, &AttemptRow)) -> AttemptForm {
+    let (notified_by, open) = match &row.attempt {
+        Attempt::Notified(server) => (Some(write_key(server)), Vec::new()),
+        Attempt::Open(servers) => (None, servers.iter().map(write_key).collect()),
+    };
+    AttemptForm {
+        contact: write_key(contact),
+        message: message.to_string(),
+        installation: installation.to_string(),
+        at: row.at,
+        notified_by,
+        open,
+    }
+}
+
+fn read_attempt(form: &AttemptForm) -> Result<(Key, AttemptRow), String> {
+    let attempt = match &form.notified_by {
+        Some(server) => Attempt::Notified(read_key(server)?),
+        None if form.open.len() > MAX_SERVERS => return Err("an attempt with too many servers".to_owned()),
+        None => Attempt::Open(form.open.iter().map(|server| read_key(server)).collect::<Result<_, _>>()?),
+    };
+    let message: MessageId = form.message.parse().map_err(|_| "a message id")?;
+    let key = (read_key(&form.contact)?, message, read_installation(&form.installation)?);
+    Ok((key, AttemptRow { at: form.at, attempt }))
 }
 
 fn read_row(row: &Row) -> Result<KnownInfo, String> {

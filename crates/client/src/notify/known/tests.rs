@@ -219,6 +219,41 @@ fn a_file_keeps_everything_for_its_owner() {
 }
 
 #[test]
+fn a_file_keeps_what_servers_were_asked_and_may_be_of_before_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = KnownFile::new(dir.path(), key(5));
+    let path = dir.path().join(KnownFile::NAME);
+    let mut known = Known::default();
+    known.note_asked(&key(1), 200);
+    file.write(&known).unwrap();
+    // As versions of this program have it that remember nothing else.
+    let before = fs::read_to_string(&path).unwrap();
+    assert!(!before.contains("attempts"), "{before}");
+
+    let mut later = known.clone();
+    let open = Attempt::Open(vec![key(10), key(11)]);
+    later.note_attempt(&key(1), &MessageId([6; 32]), installation(1), open.clone(), 300);
+    later.note_attempt(&key(1), &MessageId([6; 32]), installation(2), Attempt::Notified(key(10)), 300);
+    later.note_attempt(&key(2), &MessageId([7; 32]), installation(1), open.clone(), 300);
+    assert_eq!(file.update(&known, later.clone()).unwrap(), later);
+    assert_eq!(file.read().unwrap(), later);
+    let mut attempts = later.attempts(&key(1), &MessageId([6; 32]));
+    attempts.sort_by_key(|(device, _)| *device == installation(2));
+    assert_eq!(attempts, [(installation(1), open), (installation(2), Attempt::Notified(key(10)))]);
+
+    // What changes nothing is not written.
+    let written = fs::metadata(&path).unwrap().modified().unwrap();
+    file.update(&later, later.clone()).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), written);
+    let good = fs::read_to_string(&path).unwrap();
+    for bad in [good.replace(&"06".repeat(32), "06"), good.replace("\"at\"", "\"on\"")] {
+        assert_ne!(bad, good);
+        fs::write(&path, bad).unwrap();
+        assert!(matches!(file.read(), Err(KnownError::Form { .. })));
+    }
+}
+
+#[test]
 fn two_who_write_keep_what_the_other_has_learned() {
     let dir = tempfile::tempdir().unwrap();
     let file = KnownFile::new(dir.path(), key(5));

@@ -7,7 +7,7 @@ use poste_wire::status::{AccessToken, InstallationId};
 
 use super::{DeviceReport, Devices, Failure, LEAST_DEVICES, SendEvent, SendSettings};
 use crate::notify::contact::{PushInfo, Shown};
-use crate::notify::known::KnownInfo;
+use crate::notify::known::{Attempt, KnownInfo};
 
 #[derive(Debug)]
 pub(super) struct Device {
@@ -17,6 +17,12 @@ pub(super) struct Device {
     next: Vec<PushInfo>,
     /// What was asked for last, and the tokens that were refused.
     asked: Option<PushInfo>,
+    /// Whether that server was not among the open ones before.
+    is_first_time: bool,
+    /// Servers that may have notified, also of an earlier sending: they are asked before others.
+    open: Vec<PublicKey>,
+    /// Whether an earlier sending had success.
+    is_earlier: bool,
     refused: Vec<(PublicKey, AccessToken)>,
     failed: Vec<(PublicKey, Failure)>,
     token_retries: u32,
@@ -79,6 +85,7 @@ impl Device {
     pub(super) fn new(
         installation: InstallationId,
         known: &[KnownInfo],
+        earlier: Option<&Attempt>,
         fill: impl FnMut(&mut [u8]),
     ) -> Self {
         let mut device = Self {
@@ -86,11 +93,23 @@ impl Device {
             state: State::Due,
             next: Vec::new(),
             asked: None,
+            is_first_time: true,
+            open: Vec::new(),
+            is_earlier: false,
             refused: Vec::new(),
             failed: Vec::new(),
             token_retries: 0,
             events: Vec::new(),
         };
+        match earlier {
+            Some(Attempt::Notified(server)) => {
+                device.is_earlier = true;
+                device.state = State::Done(Ok(*server));
+                return device;
+            }
+            Some(Attempt::Open(servers)) => device.open.clone_from(servers),
+            None => {}
+        }
         device.choose_servers(known, &[], fill);
         device
     }
@@ -101,6 +120,12 @@ impl Device {
             return None;
         }
         self.asked = self.next.pop();
+        if let Some(PushInfo { server, .. }) = &self.asked {
+            self.is_first_time = !self.open.contains(server);
+            if self.is_first_time {
+                self.open.push(*server);
+            }
+        }
         self.asked.clone()
     }
 
@@ -154,6 +179,10 @@ impl Device {
             _ => !self.next.is_empty(),
         };
         self.failed.push((server, failure));
+        // What a server refuses now it may have done earlier, with another token.
+        if failure.is_certain() && self.is_first_time {
+            self.open.retain(|open| *open != server);
+        }
         let is_retried = failure == Failure::WrongToken && self.token_retries < settings.token_retries;
         let query_in = is_retried.then(|| backoff(settings, self.token_retries));
         let installation = self.installation.clone();
@@ -206,11 +235,21 @@ impl Device {
             State::Done(outcome) => outcome,
             _ => Err(Failure::GivenUp),
         };
-        DeviceReport { installation: self.installation.clone(), outcome, failed: self.failed.clone() }
+        let (installation, failed) = (self.installation.clone(), self.failed.clone());
+        DeviceReport { installation, outcome, is_earlier: self.is_earlier, failed }
     }
 
-    /// All servers of the device but for those that have failed. Those that the contact has named come first, of these
-    /// the ones with the latest version, in a random order; those that have refused the very token that is known of them
+    /// What is to be remembered.
+    pub(super) fn attempt(&self) -> Attempt {
+        match self.state {
+            State::Done(Ok(server)) => Attempt::Notified(server),
+            _ => Attempt::Open(self.open.clone()),
+        }
+    }
+
+    /// All servers of the device but for those that have failed. Those that may have notified come first, as they would
+    /// not do so again, then those that the contact has named, of these the ones with the latest version, in a random
+    /// order; those that have refused the very token that is known of them
     /// come last, unless they have shown the device since, and so have no other token for us. An answer that lacks the
     /// device says nothing about it: servers leave out what they have no room for.
     fn choose_servers(
@@ -237,7 +276,10 @@ impl Device {
             |row: &&KnownInfo| row.info.installation == self.installation && !is_hopeless(&row.info);
         let mut next: Vec<&KnownInfo> = known.iter().filter(is_ours).collect();
         shuffle(&mut next, fill);
-        next.sort_by_key(|row| (!refused(&row.info), row.is_advertised, row.as_of));
+        next.sort_by_key(|row| {
+            let is_open = self.open.contains(&row.info.server);
+            (!refused(&row.info), is_open, row.is_advertised, row.as_of)
+        });
         let next: Vec<PushInfo> = next.into_iter().map(|row| row.info.clone()).collect();
         self.state = match (next.is_empty(), self.failed.last()) {
             (false, _) => State::Due,

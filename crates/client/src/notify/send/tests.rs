@@ -1,5 +1,6 @@
 //! The sender among servers that are only keys: what each is asked, and what follows from its answer.
 
+mod again;
 mod failover;
 mod privacy;
 mod tokens;
@@ -106,9 +107,20 @@ impl Lab {
     }
 
     fn seeded(known: &[KnownInfo], settings: SendSettings, seed: u64) -> Self {
+        Self::after(&[], known, settings, seed)
+    }
+
+    /// When the same message was sent before.
+    fn after(
+        earlier: &[(InstallationId, Attempt)],
+        known: &[KnownInfo],
+        settings: SendSettings,
+        seed: u64,
+    ) -> Self {
         let mut fill = Box::new(fill(seed));
         let notification = Notification { kind: NotificationKind::OneToOne, message: MESSAGE };
-        let sending = Sending::new(own(), contact(), notification, known, settings, &mut fill).unwrap();
+        let sending =
+            Sending::new(own(), contact(), notification, known, earlier, settings, &mut fill).unwrap();
         Self { sending, fill, now: seconds(1000) }
     }
 
@@ -250,7 +262,7 @@ fn a_device_of_which_nothing_is_known_is_reported() {
 fn own_devices_are_not_notified() {
     let notification = Notification { kind: NotificationKind::OneToOne, message: MESSAGE };
     let sending =
-        Sending::new(own(), own(), notification, &[row(1, 11, 1)], SendSettings::default(), fill(1));
+        Sending::new(own(), own(), notification, &[row(1, 11, 1)], &[], SendSettings::default(), fill(1));
     assert_eq!(sending.unwrap_err(), OwnDevicesError);
 }
 

@@ -1,0 +1,84 @@
+//! What a lost connection has taken with it: since when, and when to ask history for it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::unix_now;
+
+/// After how long a network that has failed is tried again, and history that was not to be had as a whole.
+pub(super) const RETRY: Duration = Duration::from_secs(5);
+/// How far clocks may differ, where it is asked for what was published since some time.
+const CLOCK_TOLERANCE_SECONDS: u32 = 60;
+/// How often history is asked, where it is not to be had as a whole.
+const MAX_LOOKS: u32 = 12;
+
+/// Whether something was missed.
+#[derive(Debug)]
+pub(super) struct Missed {
+    /// Unix seconds since which something may have been.
+    since: Option<u32>,
+    /// When to look for it again, and how often that was done.
+    look_at: Instant,
+    looks: u32,
+}
+
+impl Missed {
+    pub(super) fn nothing() -> Self {
+        Self { since: None, look_at: Instant::now(), looks: 0 }
+    }
+
+    /// The connection is lost, and with it what came in the last minute, and what comes until the network works.
+    pub(super) fn note(&mut self) {
+        let since = unix_now().saturating_sub(CLOCK_TOLERANCE_SECONDS);
+        self.since = Some(self.since.map_or(since, |earlier| earlier.min(since)));
+        self.look_at = Instant::now() + RETRY;
+        self.looks = 0;
+    }
+
+    /// Since when history is to be asked now.
+    pub(super) fn due(&self) -> Option<u32> {
+        self.since.filter(|_| self.look_at <= Instant::now())
+    }
+
+    /// It was asked, and has brought everything or not.
+    pub(super) fn looked(&mut self, all: bool) {
+        self.looks += 1;
+        if all || self.looks >= MAX_LOOKS {
+            self.since = None;
+        } else {
+            self.look_at = Instant::now() + RETRY;
+        }
+    }
+
+    /// Until when a network that has just failed is left alone.
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        (self.look_at > Instant::now()).then_some(self.look_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_missed_is_looked_for_until_all_is_there_or_it_is_hopeless() {
+        let mut missed = Missed::nothing();
+        assert_eq!((missed.due(), missed.rests_until()), (None, None));
+        for all in [true, false] {
+            missed.note();
+            let mut looks = 0;
+            while let Some(until) = missed.rests_until() {
+                assert_eq!((missed.due(), until - Instant::now()), (None, RETRY));
+                advance(RETRY).await;
+                let since = missed.due().unwrap();
+                assert!(unix_now() - since >= CLOCK_TOLERANCE_SECONDS);
+                missed.looked(all);
+                looks += 1;
+            }
+            assert_eq!((missed.due(), looks), (None, if all { 1 } else { MAX_LOOKS }));
+        }
+    }
+}
