@@ -194,10 +194,12 @@ mod tests {
         Schema::new().with::<GatewayConfig>().verify().unwrap();
     }
 
+    type Change = fn(&mut GatewayConfig);
+
     #[test]
     fn what_cannot_be_used_is_named() {
         assert_eq!(GatewayConfig::default().validate(), Ok(()));
-        let cases: [(fn(&mut GatewayConfig), &str); 8] = [
+        let cases: [(Change, &str); 8] = [
             (|config| config.max_ttl.0 = std::time::Duration::from_millis(999), "max_ttl is 999ms: write 1s"),
             (|config| config.max_peers = 0, "max_peers is 0"),
             (|config| config.mail_password = Secret::new(""), "mail_password is empty"),
