@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Result, ensure};
 use poste_integration_tests::containers::{Project, SERVICES};
 use poste_integration_tests::mail;
-use poste_integration_tests::process::Process;
+use poste_integration_tests::process::{Ended, Process};
 use poste_integration_tests::{peers, requirement, stack};
 use serde_json::Value;
 
@@ -70,9 +70,7 @@ fn foreign_peers_meet_through_the_containers_and_outlive_a_killed_archive() -> R
     ensure!(count >= 500, "only {count} envelopes were sent while the archive was away");
     println!("{} posted, {count} of them while the archive was away", posted.len());
 
-    let fetch =
-        Process::start("waku fetch", peers::waku()?.args(["fetch", "--limit", "300", "--from", &enode]))?
-            .succeed(LONG)?;
+    let fetch = fetch_whole(&enode)?;
     mail::ensure_equal(&posted, &mail::collect(&fetch.events, "envelope")?)?;
 
     // It has found the archive again.
@@ -81,6 +79,25 @@ fn foreign_peers_meet_through_the_containers_and_outlive_a_killed_archive() -> R
     let tested = project.exec("push", &["/poste", "ctl", "push", "self-test", "--json"])?;
     println!("{tested}");
     Ok(())
+}
+
+/// Asks again until history is complete: right after the archive's return a gateway has not told it everything.
+fn fetch_whole(enode: &str) -> Result<Ended> {
+    let begun = Instant::now();
+    loop {
+        let mut command = peers::waku()?;
+        let fetch = Process::start("waku fetch", command.args(["fetch", "--limit", "300", "--from", enode]))?
+            .finish(LONG)?;
+        if fetch.success {
+            return Ok(fetch);
+        }
+        ensure!(
+            begun.elapsed() < LONG && fetch.stderr.contains("history is not complete yet"),
+            "{}",
+            fetch.stderr
+        );
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// As much as a new archive takes, and some tens of KiB.
