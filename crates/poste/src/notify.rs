@@ -2,6 +2,8 @@
 //! node.
 
 mod advertise;
+#[cfg(test)]
+mod anonymity;
 mod events;
 mod query;
 mod register;
@@ -82,7 +84,8 @@ fn anonymous_arg() -> Arg {
     Arg::new("anonymous")
         .long("anonymous")
         .action(ArgAction::SetTrue)
-        .help("use a key of its own in place of --key, made in the state directory; tell approved contacts its public part")
+        .help("use a key of its own in place of --key, made in the state directory; you tell approved contacts its public part, \
+             nobody else learns whose it is")
 }
 
 fn timeout_arg(default: &'static str) -> Arg {
