@@ -26,6 +26,8 @@ const MAX_TAIL_TOPICS: usize = 10_000;
 const MIN_REGISTRATION_RETENTION: HumanDuration = HumanDuration::from_secs(30 * DAY);
 /// Archives and mailservers keep envelopes for a month, as a rule.
 const MIN_TOMBSTONE_RETENTION: HumanDuration = HumanDuration::from_secs(60 * DAY);
+/// What is asked for again when its claim is forgotten must be too old to ring: half of the least time of claims.
+const MAX_REQUEST_AGE: HumanDuration = HumanDuration::from_secs(DAY / 2);
 /// A message that is repeated later than this after its claim was forgotten notifies again.
 const MIN_CLAIM_RETENTION: HumanDuration = HumanDuration::from_secs(DAY);
 /// A request is on its way for seconds, and was made by a clock of its own.
@@ -227,6 +229,9 @@ impl Section for PushConfig {
                 return Err(format!("{setting} is {value}: write {least} to {most}"));
             }
         }
+        if self.max_request_age > MAX_REQUEST_AGE {
+            return Err(format!("max_request_age is {}: write {MAX_REQUEST_AGE} or less", self.max_request_age));
+        }
         if !ANSWER_TTLS.contains(&self.answer_ttl.0) {
             return Err(format!("answer_ttl is {}: write 5s to 1h", self.answer_ttl));
         }
@@ -406,6 +411,7 @@ mod tests {
         refused(|config| config.answer_retention = HumanDuration::from_secs(0), "answer_retention");
         refused(|config| config.tombstone_retention = HumanDuration::from_secs(DAY), "tombstone_retention");
         refused(|config| config.max_request_age = HumanDuration::from_secs(0), "max_request_age");
+        refused(|config| config.max_request_age = HumanDuration::from_secs(DAY), "max_request_age");
         refused(|config| config.max_registrations = 0, "max_registrations");
         refused(|config| config.registration_retention = HumanDuration::from_secs(DAY), "0s to keep all");
         refused(|config| config.cache_size = ByteSize(1), "cache_size");
