@@ -45,7 +45,7 @@ pub struct GorushSettings {
     /// Where it is, for example `http://127.0.0.1:8088`; `/api/push` is added. Plain HTTP: gorush has no
     /// authentication, so it stands on a network of its own, or behind a local proxy that speaks TLS.
     pub url: String,
-    /// Notifications of one service that may wait for a call. 2,048.
+    /// Notifications of one service that may wait for a call; others wait for room, and no longer. 2,048.
     pub queue: usize,
     /// Calls at once for each service, each on a connection of its own. 4.
     pub max_calls: usize,
@@ -207,28 +207,29 @@ impl GorushProvider {
             self.shared.metrics.count_notification(service, Outcome::Refused(refused));
             Outcome::Refused(refused)
         };
-        let Some(body::Rendered { json, counts }) = body::render(&notification, &notif_id) else {
-            return refuse(Refused::TooLarge);
-        };
-        drop(notification);
-        if self.stop.is_cancelled() {
-            return refuse(Refused::Stopping);
-        }
-        let (answer, mut outcome) = oneshot::channel();
         let deadline = Instant::now() + self.shared.settings.queue_timeout;
-        let is_decided = Arc::new(AtomicBool::new(false));
-        let job = Job { service, notif_id, json, counts, deadline, is_decided: is_decided.clone(), answer };
         let queue = match service {
             Service::Apns => &self.apns,
             Service::Fcm => &self.fcm,
         };
-        match queue.try_send(job) {
-            Ok(()) => {
-                self.shared.metrics.queued.inc();
-            }
-            Err(mpsc::error::TrySendError::Full(_)) => return refuse(Refused::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => return refuse(Refused::Stopping),
+        if self.stop.is_cancelled() {
+            return refuse(Refused::Stopping);
         }
+        // Whoever waits for room costs no more than who waits for the outcome: a request for hundreds of devices is not
+        // refused for being one.
+        let place = match tokio::time::timeout_at(deadline, queue.reserve()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) => return refuse(Refused::Stopping),
+            Err(_) => return refuse(Refused::Busy),
+        };
+        let Some(body::Rendered { json, counts }) = body::render(&notification, &notif_id) else {
+            return refuse(Refused::TooLarge);
+        };
+        drop(notification);
+        let (answer, mut outcome) = oneshot::channel();
+        let is_decided = Arc::new(AtomicBool::new(false));
+        self.shared.metrics.queued.inc();
+        place.send(Job { service, notif_id, json, counts, deadline, is_decided: is_decided.clone(), answer });
         let ended = match tokio::time::timeout_at(deadline, &mut outcome).await {
             Ok(ended) => ended,
             Err(_) if !is_decided.swap(true, Ordering::SeqCst) => return refuse(Refused::Busy),

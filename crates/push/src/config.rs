@@ -230,7 +230,10 @@ impl Section for PushConfig {
             }
         }
         if self.max_request_age > MAX_REQUEST_AGE {
-            return Err(format!("max_request_age is {}: write {MAX_REQUEST_AGE} or less", self.max_request_age));
+            return Err(format!(
+                "max_request_age is {}: write {MAX_REQUEST_AGE} or less",
+                self.max_request_age
+            ));
         }
         if !ANSWER_TTLS.contains(&self.answer_ttl.0) {
             return Err(format!("answer_ttl is {}: write 5s to 1h", self.answer_ttl));

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
@@ -29,6 +29,8 @@ const MAX_CONNECTIONS: usize = 256;
 const MIN_HEADER_TIMEOUT: HumanDuration = HumanDuration::from_secs(1);
 /// A body is a level, or some directives.
 const MAX_BODY_BYTES: usize = 4096;
+/// And how long one may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to accept when the system refuses (it lacks file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -129,7 +131,6 @@ fn router(subject: Subject) -> Router {
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/log-level", get(log_level).put(set_log_level))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(subject)
 }
 
@@ -154,13 +155,19 @@ async fn log_level(State(subject): State<Subject>) -> String {
     format!("{}\n", subject.log_level.get())
 }
 
-async fn set_log_level(State(subject): State<Subject>, body: String) -> (StatusCode, String) {
-    let (before, wanted) = (subject.log_level.get(), body.trim());
+async fn set_log_level(State(subject): State<Subject>, request: Request) -> (StatusCode, String) {
+    let body = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES);
+    // Whoever sends a head and no body must not keep a connection from others.
+    let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
+        return (StatusCode::REQUEST_TIMEOUT, "no body came\n".to_owned());
+    };
+    let Ok(body) = body else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, format!("write {MAX_BODY_BYTES} bytes or less\n"));
+    };
+    let wanted = String::from_utf8_lossy(&body);
+    let wanted = wanted.trim();
     match subject.log_level.set(wanted) {
-        Ok(()) => {
-            tracing::warn!(before, now = wanted, "log.level was changed over http");
-            (StatusCode::OK, format!("{wanted}\n"))
-        }
+        Ok(()) => (StatusCode::OK, format!("{wanted}\n")),
         Err(error @ LogError::Level { .. }) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
@@ -297,6 +304,18 @@ mod tests {
         let mut answer = Vec::new();
         let end = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer));
         end.await.expect("the connection was closed").ok();
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn who_sends_no_body_keeps_no_connection() {
+        let (server, _) = start(Duration::from_secs(5)).await;
+        let mut stream = TcpStream::connect(server.local_address()).await.unwrap();
+        stream.write_all(b"PUT /log-level HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        let answered = tokio::time::timeout(6 * BODY_TIMEOUT, stream.read_exact(&mut answer));
+        answered.await.expect("an answer came").unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 408");
         server.stop().await;
     }
 }

@@ -41,6 +41,11 @@ impl Missed {
         self.since.filter(|_| self.look_at <= Instant::now())
     }
 
+    /// It could not be asked: the network is away, and what it takes with it grows.
+    pub(super) fn away(&mut self) {
+        self.look_at = Instant::now() + RETRY;
+    }
+
     /// It was asked, and has brought everything or not.
     pub(super) fn looked(&mut self, all: bool) {
         self.looks += 1;
@@ -80,5 +85,18 @@ mod tests {
             }
             assert_eq!((missed.due(), looks), (None, if all { 1 } else { MAX_LOOKS }));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_network_that_is_away_for_long_is_asked_for_all_of_it() {
+        let mut missed = Missed::nothing();
+        missed.note();
+        let since = missed.since;
+        for _ in 0..2 * MAX_LOOKS {
+            advance(RETRY).await;
+            assert_eq!(missed.due(), since);
+            missed.away();
+        }
+        assert!(missed.rests_until().is_some());
     }
 }

@@ -324,15 +324,14 @@ impl<N: Network> Receiver<N> {
     async fn look_for_missed(&mut self) -> Result<(), ReceiverError> {
         let Some(since) = self.missed.due() else { return Ok(()) };
         let topics = [self.mailbox.topic()];
-        let mut missed = Newest::default();
         // Connected first: nothing is then missed between history and the present.
-        let all = match self.network.subscribe(&topics).await {
-            Err(_) => false,
-            Ok(()) => {
-                let history = self.network.history(&topics, since, |mail| missed.put(mail));
-                history.await.is_ok_and(|incomplete| incomplete.is_none())
-            }
-        };
+        if self.network.subscribe(&topics).await.is_err() {
+            self.missed.away();
+            return Ok(());
+        }
+        let mut missed = Newest::default();
+        let history = self.network.history(&topics, since, |mail| missed.put(mail));
+        let all = history.await.is_ok_and(|incomplete| incomplete.is_none());
         for mail in missed.into_mails() {
             self.take(mail).await?;
         }

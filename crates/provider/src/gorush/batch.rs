@@ -48,9 +48,11 @@ impl Batch {
         }
     }
 
-    /// A call with so many was taken: a limit below that is none any more.
+    /// A call with so many was taken: a limit below that is none any more. But not one that was named just now, perhaps by
+    /// another gorush behind the same address.
     pub(super) fn taken(&self, count: usize) {
-        let is_over = self.limit.lock().take_if(|limit| limit.most < count).is_some();
+        let is_old = |limit: &mut Limit| limit.most < count && limit.named.elapsed() >= self.retry;
+        let is_over = self.limit.lock().take_if(is_old).is_some();
         if is_over {
             tracing::info!("gorush takes more notifications in a call again");
         }
@@ -82,7 +84,8 @@ mod tests {
         batch.taken(4);
         assert_eq!(batch.size(), 100);
         batch.limited(50);
-        assert_eq!(batch.size(), 50);
+        batch.taken(100);
+        assert_eq!(batch.size(), 50, "another gorush took it");
     }
 
     #[test]

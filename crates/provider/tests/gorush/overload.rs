@@ -86,21 +86,39 @@ async fn a_400_for_many_is_tried_in_parts_before_anybody_is_refused() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_at_once() {
+async fn more_than_the_queue_holds_wait_for_room() {
+    let (gorush, provider) = start(Settings::default(), |settings| {
+        settings.max_calls = 1;
+        settings.max_batch = 3;
+        settings.queue = 5;
+        settings.queue_timeout = FOREVER;
+    })
+    .await;
+    let outcomes =
+        join_all((0..50).map(|number| provider.send(notification(apns(), &number.to_string())))).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Sent), "{outcomes:?}");
+    gorush.settle().await;
+    assert_eq!(gorush.pushes().len(), 50);
+}
+
+#[tokio::test]
+async fn who_finds_no_room_in_the_queue_in_time_is_refused() {
     let (gorush, provider) = start(Settings::default(), |settings| {
         settings.max_calls = 1;
         settings.max_batch = 1;
         settings.queue = 5;
-        settings.call_timeout = Duration::from_millis(200);
-        settings.queue_timeout = FOREVER;
+        settings.call_timeout = Duration::from_secs(2);
+        settings.queue_timeout = Duration::from_millis(200);
     })
     .await;
     gorush.set_fault(Some(Fault::Slow(FOREVER)));
     let outcomes =
         join_all((0..20).map(|number| provider.send(notification(apns(), &number.to_string())))).await;
     let count = |expected| outcomes.iter().filter(|outcome| **outcome == expected).count();
-    assert_eq!(count(Outcome::Refused(Refused::Busy)), 15, "{outcomes:?}");
-    assert_eq!(count(Outcome::Unknown(Unknown::Timeout)), 5, "{outcomes:?}");
+    assert_eq!(count(Outcome::Refused(Refused::Busy)), 19, "{outcomes:?}");
+    assert_eq!(count(Outcome::Unknown(Unknown::Timeout)), 1, "{outcomes:?}");
+    gorush.set_fault(None);
+    assert_eq!(provider.send(notification(apns(), "next")).await, Outcome::Sent);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 //! `scripts/bench push` builds and runs it.
 //!
 //! Everything that clients do is made beforehand. Processor time is that of the whole process, so of all threads of the
-//! server and of its store, and of nothing else. Providers and publishers only take what they are given.
+//! server and of its store, and of nothing else. What [`costs`] measures is the server on its store, with a provider and
+//! a publisher that only take what they are given; the rest is the service as it runs, see [`stack`].
 
 #![expect(clippy::print_stdout, reason = "the table is what it is run for")]
 
@@ -13,6 +14,7 @@ mod million;
 mod people;
 mod report;
 mod rig;
+mod stack;
 
 use std::path::PathBuf;
 
@@ -27,21 +29,19 @@ struct Plan {
     registrations: u32,
     directory: PathBuf,
     json: Option<PathBuf>,
-    /// For the process that starts on a store, and is measured.
-    start: Option<PathBuf>,
+    /// For the process that is a push server, and is measured: its directory, and its neighbours.
+    serve: Option<(PathBuf, [String; 3])>,
 }
 
 fn main() -> Result<()> {
     let plan = plan()?;
-    if let Some(store) = &plan.start {
-        return million::start(store, plan.registrations);
+    if let Some((data, neighbours)) = plan.serve {
+        return stack::serve(data, neighbours);
     }
     let mut report = Report::new();
     report.machine()?;
     costs::measure(&mut report)?;
-    let store = tempfile::tempdir_in(&plan.directory)?;
-    million::measure(&mut report, store.path(), plan.registrations)?;
-    latency::measure(&mut report, store.path(), plan.registrations)?;
+    million::measure(&mut report, &plan.directory, plan.registrations)?;
     match plan.json {
         Some(path) => report.save(&path),
         None => Ok(()),
@@ -50,7 +50,7 @@ fn main() -> Result<()> {
 
 fn plan() -> Result<Plan> {
     let mut plan =
-        Plan { registrations: 1_000_000, directory: std::env::temp_dir(), json: None, start: None };
+        Plan { registrations: 1_000_000, directory: std::env::temp_dir(), json: None, serve: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} wants a value"));
@@ -61,7 +61,7 @@ fn plan() -> Result<Plan> {
             "--registrations" => plan.registrations = value()?.parse()?,
             "--dir" => plan.directory = value()?.into(),
             "--json" => plan.json = Some(value()?.into()),
-            "--start" => plan.start = Some(value()?.into()),
+            "--serve" => plan.serve = Some((value()?.into(), [value()?, value()?, value()?])),
             other => bail!("unknown argument {other}"),
         }
     }

@@ -91,9 +91,14 @@ pub(crate) fn registration_envelope(number: u32, version: u64) -> Bytes {
     seal(&message, &owner)
 }
 
+/// Who makes the request of this number.
+pub(crate) fn asker(number: u32) -> SecretKey {
+    key("asker", number)
+}
+
 /// The data of an envelope that asks to notify these receivers: of its own ephemeral key and message.
 pub(crate) fn request_envelope(number: u32, receivers: impl Iterator<Item = u32>) -> Bytes {
-    let asker = key("asker", number);
+    let asker = asker(number);
     seal(&request(number, receivers, &asker), &asker)
 }
 

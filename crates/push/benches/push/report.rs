@@ -75,9 +75,20 @@ pub(crate) fn processor_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// A line of `/proc/self/status`, in MiB.
-pub(crate) fn memory_mib(name: &str) -> Result<f64> {
-    let status = fs::read_to_string("/proc/self/status")?;
+/// The processor time that another process has used, by steps of 10 ms.
+pub(crate) fn processor_time_of(process: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // Behind the name, which may contain anything: in user mode and in the kernel's, see proc(5).
+    let (_, fields) = stat.rsplit_once(')').context("no name")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(|ticks| Ok(ticks.parse::<u64>()?));
+    let ticks: u64 = ticks.sum::<Result<u64>>()?;
+    let a_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_secs(ticks) / u32::try_from(a_second)?)
+}
+
+/// A line of a process's status, in MiB.
+pub(crate) fn memory_mib(process: u32, name: &str) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kib: f64 = line.and_then(|line| line.split_whitespace().next()).context("no such line")?.parse()?;
     Ok(kib / 1024.0)

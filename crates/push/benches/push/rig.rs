@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use parking_lot::Mutex;
 use poste_provider::{Notification, NotificationKey, Outcome, PushProvider, Unavailable};
 use poste_push::answer::{Answer, PublishError, Publisher};
 use poste_push::metrics::Metrics;
@@ -26,19 +25,15 @@ const WRITTEN_AT_ONCE: usize = 512;
 /// How many messages are handled in one second of the server's clock: the store orders by that.
 const A_SECOND: u64 = 500;
 
-/// Takes everything, and notes when what came.
+/// Takes everything, and counts it.
 #[derive(Debug, Default)]
 pub(crate) struct Around {
-    /// The messages of notifications, hexadecimal, and when they came.
-    pub(crate) calls: Mutex<Vec<(String, Instant)>>,
-    pub(crate) answers: AtomicU64,
+    pub(crate) notifications: AtomicU64,
 }
 
 impl PushProvider for Around {
-    fn send(&self, notification: Notification) -> BoxFuture<'_, Outcome> {
-        let came = Instant::now();
-        let message = notification.data.first().map(|(_, message)| message.clone()).unwrap_or_default();
-        self.calls.lock().push((message, came));
+    fn send(&self, _: Notification) -> BoxFuture<'_, Outcome> {
+        self.notifications.fetch_add(1, Ordering::Relaxed);
         async { Outcome::Sent }.boxed()
     }
 
@@ -50,7 +45,6 @@ impl PushProvider for Around {
 #[tonic::async_trait]
 impl Publisher for Around {
     async fn publish(&self, _: Answer) -> Result<(), PublishError> {
-        self.answers.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -68,13 +68,16 @@ impl Pace {
         self.of(service).lock().took.len()
     }
 
-    /// Waits as long as the provider took for one of the last of this service, and says what it would have met.
+    /// Waits as long as the provider took for one of the last of this service, and says what it would have met. Where none
+    /// was for this service yet, as long as for one of the other: at once would tell.
     pub(super) async fn wait(&self, service: TokenType) -> Option<Trouble> {
-        let (sample, trouble) = {
-            let samples = self.of(service).lock();
-            let at = rand::rng().random_range(0..samples.took.len().max(1));
-            (samples.took.get(at).copied(), samples.trouble)
+        let other = match service {
+            TokenType::Apn => TokenType::Firebase,
+            TokenType::Firebase => TokenType::Apn,
         };
+        let own = self.of(service).lock().sample();
+        let sample = own.or_else(|| self.of(other).lock().sample());
+        let trouble = self.of(service).lock().trouble;
         if let Some(took) = sample {
             tokio::time::sleep(took).await;
         }
@@ -86,6 +89,13 @@ impl Pace {
             TokenType::Apn => &self.apple,
             TokenType::Firebase => &self.google,
         }
+    }
+}
+
+impl Samples {
+    fn sample(&self) -> Option<Duration> {
+        let at = rand::rng().random_range(0..self.took.len().max(1));
+        self.took.get(at).copied()
     }
 }
 
@@ -129,11 +139,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_one_service_does_is_told_of_its_devices_only() {
         let pace = Pace::default();
+        let took = async |service| {
+            let started = Instant::now();
+            let trouble = pace.wait(service).await;
+            (trouble, started.elapsed().as_secs())
+        };
         pace.note(TokenType::Firebase, Duration::from_secs(7), Outcome::Unknown(Unknown::Timeout));
-        let started = Instant::now();
-        assert_eq!(pace.wait(APPLE).await, None);
-        assert_eq!(started.elapsed(), Duration::ZERO);
-        assert_eq!(pace.wait(TokenType::Firebase).await, Some(Trouble::Unknown));
-        assert_eq!(started.elapsed().as_secs(), 7);
+        assert_eq!(took(APPLE).await, (None, 7), "nothing else to compare with");
+        pace.note(APPLE, Duration::from_secs(1), Outcome::Sent);
+        assert_eq!(took(APPLE).await, (None, 1));
+        assert_eq!(took(TokenType::Firebase).await, (Some(Trouble::Unknown), 7));
     }
 }

@@ -1,10 +1,11 @@
 //! The bytes of a slot file; integers little-endian. Head: magic "POSTEARC" | version u32 | generation u64 | payload
 //! length u32 | crc32c u32 of all else up to the payload's end. Payload: store id, 16 bytes | next seq u64 | retired
-//! seq u64 | lowest number of a new segment of the live and of the imported lane, u32 each | retention: which are set u8, max age and min age each seconds u64 and nanoseconds u32, max bytes u64 |
-//! floors: count u16, each its space and i64 | writers: count u32, each its id and i64 | quarantines: count u32, each
+//! seq u64 | lowest number of a new segment of the live and of the imported lane, u32 each | retention: which are set
+//! u8, max age and min age each seconds u64 and nanoseconds u32, max bytes u64 | floors: count u16, each its space and i64 | writers: count u32, each its id and i64 | quarantines: count u32, each
 //! lane u8, segment u32, offset u64, bytes u64. Text is its length u8 and its bytes. What follows is of no meaning.
 //!
-//! Later versions keep the form of the head. Format 2 has the same form as this, format 3. Format 1 was a file of 32 bytes: magic | version u32 | store id | crc32c.
+//! Later versions keep the form of the head. Format 2 has the same form as this, format 3. Format 1 was a file of 32
+//! bytes: magic | version u32 | store id | crc32c.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;

@@ -47,9 +47,14 @@ impl Attempts {
         rows.map(|(key, row)| (key.2.clone(), row.attempt.clone())).collect()
     }
 
-    /// Replaces what is known of a message at a device. Where no server may have notified, nothing is left to know.
+    /// Replaces what is known of a message at a device, but for a success that another process may have had meanwhile. Where
+    /// no server may have notified, nothing is left to know.
     pub(super) fn note(&mut self, key: Key, mut attempt: Attempt, now: u64) {
         self.rows.retain(|_, row| now.saturating_sub(row.at) <= ATTEMPTS_KEPT.as_secs());
+        let is_notified = |row: &Row| matches!(row.attempt, Attempt::Notified(_));
+        if matches!(attempt, Attempt::Open(_)) && self.rows.get(&key).is_some_and(is_notified) {
+            return;
+        }
         if let Attempt::Open(servers) = &mut attempt {
             servers.drain(..servers.len().saturating_sub(MAX_SERVERS));
             if servers.is_empty() {
@@ -58,8 +63,9 @@ impl Attempts {
             }
         }
         if self.rows.get(&key).is_none_or(|row| row.attempt != attempt) {
+            // Not the new one, whatever the clock says.
+            self.make_room(MAX_ATTEMPTS - 1);
             self.rows.insert(key, Row { at: now, attempt });
-            self.make_room();
         }
     }
 
@@ -80,7 +86,7 @@ impl Attempts {
             let row = theirs.map_or(row.clone(), |theirs| row.joined(theirs));
             others.rows.insert(key, row);
         }
-        others.make_room();
+        others.make_room(MAX_ATTEMPTS);
         others
     }
 
@@ -88,8 +94,8 @@ impl Attempts {
         self.rows.iter()
     }
 
-    fn make_room(&mut self) {
-        while self.rows.len() > MAX_ATTEMPTS {
+    fn make_room(&mut self, most: usize) {
+        while self.rows.len() > most {
             let oldest = self.rows.iter().min_by_key(|(_, row)| row.at).map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { return };
             self.rows.remove(&oldest);
@@ -195,6 +201,12 @@ mod tests {
         ];
         for (number, expected) in expected {
             assert_eq!(attempt(&merged, number), expected, "{number}");
+        }
+        // The process that still asks does not know better.
+        let mut later = merged;
+        for servers in [&[10, 12, 13][..], &[]] {
+            later.note(at(1), open(servers), 4);
+            assert_eq!(attempt(&later, 1), Some(Attempt::Notified(server(11))));
         }
     }
 }

@@ -119,16 +119,18 @@ impl<N: Network> Sender<N> {
         let Some(since) = self.missed.due() else { return Ok(()) };
         let codes: Vec<_> = self.followed.iter().map(ContactCode::anew).collect();
         let topics: Vec<_> = codes.iter().map(ContactCode::topic).collect();
-        let mut newest = Newest::default();
+        if topics.is_empty() {
+            self.missed.looked(true);
+            return Ok(());
+        }
         // Connected first: nothing is then missed between history and the present.
-        let all = topics.is_empty()
-            || match self.network.subscribe(&topics).await {
-                Err(_) => false,
-                Ok(()) => {
-                    let history = self.network.history(&topics, since, |mail| newest.put(mail));
-                    history.await.is_ok_and(|incomplete| incomplete.is_none())
-                }
-            };
+        if self.network.subscribe(&topics).await.is_err() {
+            self.missed.away();
+            return Ok(());
+        }
+        let mut newest = Newest::default();
+        let history = self.network.history(&topics, since, |mail| newest.put(mail));
+        let all = history.await.is_ok_and(|incomplete| incomplete.is_none());
         self.read(codes, newest).await?;
         self.missed.looked(all);
         Ok(())
