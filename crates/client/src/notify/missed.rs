@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use poste_wire::Topic;
 use tokio::time::Instant;
 
+use super::Network;
+use super::newest::Newest;
 use crate::unix_now;
 
 /// After how long a network that has failed is tried again, and history that was not to be had as a whole.
@@ -41,8 +44,26 @@ impl Missed {
         self.since.filter(|_| self.look_at <= Instant::now())
     }
 
+    /// Asks history for what was missed on these topics, if it is time and the network is there, and says whether that is
+    /// all. Once it is dealt with, [`looked`](Self::looked) is to be told.
+    pub(super) async fn look<N: Network>(
+        &mut self,
+        network: &mut N,
+        topics: &[Topic],
+    ) -> Option<(Newest, bool)> {
+        let since = self.due()?;
+        // Connected first: nothing is then missed between history and the present.
+        if network.subscribe(topics).await.is_err() {
+            self.away();
+            return None;
+        }
+        let mut missed = Newest::default();
+        let history = network.history(topics, since, |mail| missed.put(mail)).await;
+        Some((missed, history.is_ok_and(|incomplete| incomplete.is_none())))
+    }
+
     /// It could not be asked: the network is away, and what it takes with it grows.
-    pub(super) fn away(&mut self) {
+    fn away(&mut self) {
         self.look_at = Instant::now() + RETRY;
     }
 

@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::advertise::AdvertisingTimes;
 use super::missed::{Missed, RETRY};
-use super::newest::Newest;
 use super::profile::{Profile, ProfileError};
 use super::register::{MAX_SERVERS, Registrar, RegistrationAnswer, Sending, choose_servers};
 use super::state::{ReceiverState, StateError, StateFile, StateLock};
@@ -322,16 +321,8 @@ impl<N: Network> Receiver<N> {
 
     /// After a connection was lost: answers that came meanwhile.
     async fn look_for_missed(&mut self) -> Result<(), ReceiverError> {
-        let Some(since) = self.missed.due() else { return Ok(()) };
         let topics = [self.mailbox.topic()];
-        // Connected first: nothing is then missed between history and the present.
-        if self.network.subscribe(&topics).await.is_err() {
-            self.missed.away();
-            return Ok(());
-        }
-        let mut missed = Newest::default();
-        let history = self.network.history(&topics, since, |mail| missed.put(mail));
-        let all = history.await.is_ok_and(|incomplete| incomplete.is_none());
+        let Some((missed, all)) = self.missed.look(&mut self.network, &topics).await else { return Ok(()) };
         for mail in missed.into_mails() {
             self.take(mail).await?;
         }

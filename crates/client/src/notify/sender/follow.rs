@@ -116,21 +116,16 @@ impl<N: Network> Sender<N> {
 
     /// After a connection was lost: advertisements that came meanwhile.
     async fn look_for_missed(&mut self) -> Result<(), SenderError<N::Error>> {
-        let Some(since) = self.missed.due() else { return Ok(()) };
+        if self.missed.due().is_none() {
+            return Ok(());
+        }
         let codes: Vec<_> = self.followed.iter().map(ContactCode::anew).collect();
         let topics: Vec<_> = codes.iter().map(ContactCode::topic).collect();
         if topics.is_empty() {
             self.missed.looked(true);
             return Ok(());
         }
-        // Connected first: nothing is then missed between history and the present.
-        if self.network.subscribe(&topics).await.is_err() {
-            self.missed.away();
-            return Ok(());
-        }
-        let mut newest = Newest::default();
-        let history = self.network.history(&topics, since, |mail| newest.put(mail));
-        let all = history.await.is_ok_and(|incomplete| incomplete.is_none());
+        let Some((newest, all)) = self.missed.look(&mut self.network, &topics).await else { return Ok(()) };
         self.read(codes, newest).await?;
         self.missed.looked(all);
         Ok(())
